@@ -1,0 +1,1 @@
+//! Configuration: files, environment and flags read into one validated plan.

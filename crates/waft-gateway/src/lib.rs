@@ -1,0 +1,1 @@
+//! Requests proxied, held and answered from channels.

@@ -1,0 +1,1 @@
+//! GRIP headers and instructions, publish items and formats, filters and signatures, without IO.

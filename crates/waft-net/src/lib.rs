@@ -1,0 +1,1 @@
+//! Shards, sockets, the set of held connections and their timers.

@@ -1,0 +1,1 @@
+//! Which request goes where: conditions, targets and their grammar.

@@ -1,0 +1,1 @@
+//! WebSocket frames, messages and compression without IO.
