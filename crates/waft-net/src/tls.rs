@@ -1,0 +1,76 @@
+//! TLS for accepted connections.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+
+use crate::stream::Stream;
+
+/// An accepted TLS connection.
+pub(crate) type ServerTls = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// Why a certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read as PEM.
+    #[error("cannot read {path}: {error}; it must be a PEM file")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What reading it said.
+        error: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not fit together, or one of them cannot be used.
+    #[error("the certificate and key cannot be used together: {0}")]
+    Pair(#[from] rustls::Error),
+}
+
+/// Accepts TLS on a listening socket.
+#[derive(Clone)]
+pub struct TlsAcceptor {
+    acceptor: tokio_rustls::TlsAcceptor,
+}
+
+impl std::fmt::Debug for TlsAcceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsAcceptor").finish_non_exhaustive()
+    }
+}
+
+impl TlsAcceptor {
+    /// An acceptor with one certificate chain and its key, both PEM files.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or certificate and key do not belong together.
+    pub fn from_files(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| TlsError::File { path, error }
+        };
+        let chain = CertificateDer::pem_file_iter(cert)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(failed(cert))?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(failed(key))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(config)) })
+    }
+
+    /// Performs the handshake.
+    ///
+    /// # Errors
+    /// The peer's or the system's failure.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+        Ok(self.acceptor.accept(stream).await?.into())
+    }
+}
