@@ -1,0 +1,3 @@
+//! The waft binary.
+
+fn main() {}
