@@ -1,0 +1,214 @@
+//! A client connection while something happens on it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+use waft_http1::{HeadError, Parsed, RequestHead, parse_request};
+use waft_net::{PeerAddr, Stream};
+
+use crate::body::{BodyEnd, RequestBody, read_into};
+use crate::buffer::{Buffers, ReadBuffer};
+use crate::exchange;
+use crate::hold::{self, Resting};
+use crate::respond;
+use crate::service::{Answer, Door, Request, Service};
+use crate::shard::{Presence, Shard};
+
+/// A client connection that is being worked on: by one task, which owns it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    /// What was read from the client and not yet used.
+    pub(crate) buffer: ReadBuffer,
+    pub(crate) peer: PeerAddr,
+    pub(crate) door: Door,
+    /// Whether the client's side is encrypted.
+    pub(crate) secure: bool,
+    pub(crate) presence: Presence,
+}
+
+/// How long the last bytes of a client are read away before its connection closes.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Client {
+    pub(crate) fn new(stream: Stream, peer: PeerAddr, door: Door, presence: Presence) -> Self {
+        let secure = stream.is_tls();
+        Self { stream, buffer: ReadBuffer::default(), peer, door, secure, presence }
+    }
+
+    /// Reads more into the buffer. 0 is the end of the stream, or a full buffer.
+    pub(crate) async fn read_more(&mut self, shard: &Shard, max: usize) -> std::io::Result<usize> {
+        read_into(shard, &self.stream, &mut self.buffer, max).await
+    }
+
+    /// Writes an answer of waft's own; says whether the connection can be used again.
+    pub(crate) async fn answer(&self, shard: &Shard, head: &RequestHead, answer: &Answer, reusable: bool) -> bool {
+        let keep = reusable && head.keep_alive() && !shard.is_draining();
+        let out = respond::own(head.is_head(), head.version(), answer, keep);
+        shard.metrics.bytes_sent.add(out.len() as u64);
+        self.stream.write_all(&out).await.is_ok() && keep
+    }
+
+    /// Closes the connection, so that the client gets everything that was written to it.
+    pub(crate) async fn close(mut self, shard: &Shard) {
+        self.buffer.release(&shard.buffers);
+        self.stream.close(LINGER).await;
+    }
+}
+
+/// What waiting for a request came to.
+enum Next {
+    Request(RequestHead),
+    /// Nothing has come for a while.
+    Rest,
+    Refused(HeadError),
+    /// A request was begun and not finished in time.
+    Late,
+    /// The client has gone.
+    Gone,
+}
+
+/// Serves the requests of a connection until it ends, is held, or rests.
+pub(crate) async fn serve(shard: Rc<Shard>, mut client: Client) {
+    loop {
+        let head = match next_request(&shard, &mut client).await {
+            Next::Request(head) => head,
+            Next::Rest => return rest(&shard, client),
+            Next::Refused(error) => {
+                shard.metrics.requests_malformed.add(1);
+                debug!(client = %client.peer, %error, "Refused a malformed request.");
+                let answer = respond::malformed(&error);
+                return refuse(&shard, client, &answer).await;
+            }
+            Next::Late => {
+                let answer = Answer::text(408, "The request was not complete in time.\n");
+                return refuse(&shard, client, &answer).await;
+            }
+            Next::Gone => return client.buffer.release(&shard.buffers),
+        };
+        shard.metrics.requests.add(1);
+        let served = match &client.door {
+            Door::Front => exchange::run(&shard, client, head).await,
+            Door::Service(service) => {
+                let service = std::sync::Arc::clone(service);
+                serve_own(&shard, client, &head, &*service).await
+            }
+        };
+        match served {
+            Some(next) if !shard.is_draining() => client = next,
+            Some(last) => return last.close(&shard).await,
+            None => return,
+        }
+    }
+}
+
+async fn refuse(shard: &Shard, client: Client, answer: &Answer) {
+    let out = respond::own(false, waft_http1::Version::Http11, answer, false);
+    shard.metrics.bytes_sent.add(out.len() as u64);
+    if client.stream.write_all(&out).await.is_ok() {
+        client.close(shard).await;
+    }
+}
+
+async fn next_request(shard: &Shard, client: &mut Client) -> Next {
+    let settings = shard.gateway.settings();
+    let limits = &settings.limits;
+    let mut began = None;
+    loop {
+        match parse_request(client.buffer.unread(), &limits.head) {
+            Ok(Parsed::Complete { head, consumed }) => {
+                client.buffer.consume(consumed);
+                return Next::Request(head);
+            }
+            Ok(Parsed::Partial) => {}
+            Err(error) => return Next::Refused(error),
+        }
+        let waiting = !client.buffer.is_empty();
+        let read = {
+            // Created before anything is read, so that no sweep is missed.
+            let sweep = shard.sweep.notified();
+            tokio::select! {
+                biased;
+                read = client.read_more(shard, limits.head.bytes_max) => Some(read),
+                () = sweep => None,
+            }
+        };
+        match read {
+            Some(Ok(1..)) if !waiting => began = Some(Instant::now()),
+            Some(Ok(1..)) => {}
+            Some(Ok(0) | Err(_)) => return Next::Gone,
+            None if !waiting => return Next::Rest,
+            None => {
+                let began = *began.get_or_insert_with(Instant::now);
+                if began.elapsed() > limits.head_timeout {
+                    return Next::Late;
+                }
+            }
+        }
+    }
+}
+
+/// Takes a connection with nothing to do out of its task.
+fn rest(shard: &Rc<Shard>, mut client: Client) {
+    client.buffer.release(&shard.buffers);
+    if shard.is_draining() {
+        return;
+    }
+    let Client { stream, peer, door, presence, secure, .. } = client;
+    match stream.into_fd() {
+        Ok(socket) => hold::rest(shard, socket, Resting { peer, door, presence, secure }),
+        // An encrypted connection stays with its task.
+        Err(stream) => {
+            let client = Client { stream, buffer: ReadBuffer::default(), peer, door, secure, presence };
+            tokio::task::spawn_local(wait(Rc::clone(shard), client));
+        }
+    }
+}
+
+/// Waits for the next request on a connection that cannot rest without a task.
+async fn wait(shard: Rc<Shard>, mut client: Client) {
+    let limits = shard.gateway.settings().limits.clone();
+    let mut first = [0; 512];
+    let read = tokio::time::timeout(limits.idle_timeout, client.stream.read(&mut first)).await;
+    if let Ok(Ok(count @ 1..)) = read {
+        client.buffer = ReadBuffer::holding(first.get(..count).unwrap_or_default());
+        shard.serve(client);
+    }
+}
+
+/// Answers a request by a service of waft's own.
+async fn serve_own(shard: &Rc<Shard>, mut client: Client, head: &RequestHead, service: &dyn Service) -> Option<Client> {
+    let mut body = RequestBody::new(head, service.body_max());
+    if head.expects_continue() && !body.is_done() && client.stream.write_all(respond::CONTINUE).await.is_err() {
+        return None;
+    }
+    let answer = match body.read_all(shard, &mut client).await {
+        BodyEnd::Complete => {
+            let request =
+                Request { head, body: body.saved(), now: Instant::now(), secure: client.secure };
+            service.answer(&shard.gateway, &request)
+        }
+        BodyEnd::TooLong => service.too_large(),
+        BodyEnd::Malformed(text) => {
+            shard.metrics.requests_malformed.add(1);
+            Answer::text(400, format!("Failed to parse request: {text}\n"))
+        }
+        BodyEnd::Gone => {
+            client.buffer.release(&shard.buffers);
+            return None;
+        }
+    };
+    if client.answer(shard, head, &answer, body.is_done()).await {
+        return Some(client);
+    }
+    client.close(shard).await;
+    None
+}
+
+/// The memory of all buffers goes back to the shard when a connection ends in the middle.
+impl Client {
+    pub(crate) fn abandon(mut self, buffers: &Buffers) {
+        self.buffer.release(buffers);
+    }
+}

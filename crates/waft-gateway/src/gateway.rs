@@ -1,0 +1,134 @@
+//! What all shards share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use waft_grip::item::Item;
+use waft_hub::{Hub, HubLimits, Ordered, Publish, Published};
+use waft_net::Mailbox;
+
+use crate::metrics::ShardMetrics;
+use crate::payload::Payload;
+use crate::service::Service;
+use crate::settings::Settings;
+
+/// What one shard is told by others.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// An item for the listeners of this shard.
+    Deliver(Arc<Ordered<Payload>>),
+    /// Every held request is to be sent to its target again.
+    Recover,
+    /// A channel got its first listener a second ago.
+    Update(Arc<str>),
+    /// Accept nothing more, and end what can be ended.
+    Drain,
+    /// Let go of everything now.
+    Stop,
+}
+
+/// The gateway: channels, settings, and a way to every shard.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) hub: Hub<Payload>,
+    settings: ArcSwap<Settings>,
+    pub(crate) mailboxes: Vec<Mailbox<Message>>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    pub(crate) demo: Arc<dyn Service>,
+    draining: AtomicBool,
+}
+
+impl Gateway {
+    /// A gateway of `shards` shards. `epoch` marks the positions of this run: any number that the
+    /// last run did not use. `demo` answers the requests of routes with the target `demo`.
+    pub fn new(shards: usize, epoch: u32, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
+        Self {
+            hub: Hub::new(limits, epoch),
+            settings: ArcSwap::from_pointee(settings),
+            mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
+            metrics: (0..shards).map(|_| Arc::default()).collect(),
+            demo,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// The settings now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts other settings in the place of those that were. What began under the old ones ends
+    /// under them; no held connection is touched.
+    pub fn reload(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// The counters of each shard.
+    pub fn metrics(&self) -> &[Arc<ShardMetrics>] {
+        &self.metrics
+    }
+
+    /// The channels.
+    pub fn hub(&self) -> &Hub<Payload> {
+        &self.hub
+    }
+
+    /// Publishes an item: gives it its place in the order of its channel and hands it to the
+    /// shards that have listeners. The delivery itself happens a moment later, on those shards.
+    pub fn publish(&self, now: Instant, item: Item) -> Published {
+        let publish = Publish {
+            channel: item.channel.as_str().into(),
+            id: item.id.as_deref().map(Into::into),
+            prev_id: item.prev_id.as_deref().map(Into::into),
+            no_seq: item.no_seq,
+            size: item.payload_size(),
+            payload: Payload::new(item),
+        };
+        self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item))
+    }
+
+    pub(crate) fn deliver(&self, shard: u16, item: &Arc<Ordered<Payload>>) {
+        self.send(shard, Message::Deliver(Arc::clone(item)));
+    }
+
+    pub(crate) fn send(&self, shard: u16, message: Message) {
+        if let Some(mailbox) = self.mailboxes.get(usize::from(shard)) {
+            mailbox.send(message);
+        }
+    }
+
+    /// Sends every held request to its target again, as after a time in which items may have been
+    /// lost on their way to this gateway.
+    pub fn recover(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(Message::Recover);
+        }
+    }
+
+    /// Stops accepting connections and ends what can be ended without loss.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for mailbox in &self.mailboxes {
+            mailbox.send(Message::Drain);
+        }
+    }
+
+    /// Ends every shard, whatever is still open.
+    pub fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(Message::Stop);
+        }
+    }
+
+    /// Whether the gateway has been told to drain.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}

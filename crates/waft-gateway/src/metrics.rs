@@ -1,0 +1,167 @@
+//! What a shard counts. Only the shard's own thread writes, so counting costs a plain addition;
+//! whoever reports adds the shards up.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that only goes up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. For the owning shard alone: two writers would lose additions.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds `count`, which may be negative. For the owning shard alone.
+    pub fn add(&self, count: i64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Sets the number. For the owning shard alone.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the latency buckets, in microseconds.
+pub const LATENCY_BOUNDS_US: [u64; 12] = [50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
+
+/// How long things took, counted in buckets.
+#[derive(Debug, Default)]
+pub struct Latency {
+    buckets: [Counter; LATENCY_BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Latency {
+    /// Counts one observation. For the owning shard alone.
+    pub fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.add(1);
+        }
+        self.sum_us.add(us);
+    }
+
+    /// Observations in each bucket: one a bound, and a last one for what took longer.
+    pub fn counts(&self) -> [u64; LATENCY_BOUNDS_US.len() + 1] {
+        std::array::from_fn(|bucket| self.buckets.get(bucket).map_or(0, Counter::value))
+    }
+
+    /// The sum of all observations in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.value()
+    }
+}
+
+macro_rules! shard_metrics {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+        /// Everything one shard counts.
+        #[derive(Debug, Default)]
+        pub struct ShardMetrics {
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+    };
+}
+
+shard_metrics! {
+    /// Client connections open now.
+    connections: Gauge,
+    /// Client connections accepted.
+    connections_accepted: Counter,
+    /// Client connections refused because the limit was reached or the system had no descriptor left.
+    connections_refused: Counter,
+    /// Connections at rest between two requests.
+    connections_idle: Gauge,
+    /// Requests read from clients.
+    requests: Counter,
+    /// Requests that broke a rule of HTTP and were refused.
+    requests_malformed: Counter,
+    /// Requests answered with an error of waft's own.
+    requests_failed: Counter,
+    /// Requests to targets.
+    target_requests: Counter,
+    /// Requests sent again because a kept connection turned out to be closed.
+    target_retries: Counter,
+    /// Connections made to targets.
+    target_connections: Counter,
+    /// Targets that could not be reached.
+    target_failures: Counter,
+    /// Long-polls held now.
+    holds_response: Gauge,
+    /// HTTP streams held now.
+    holds_stream: Gauge,
+    /// WebSockets open now.
+    holds_ws: Gauge,
+    /// Holds begun.
+    holds_begun: Counter,
+    /// Held requests sent to their target again.
+    hold_retries: Counter,
+    /// Next links fetched.
+    link_fetches: Counter,
+    /// Items delivered to long-polls.
+    delivered_response: Counter,
+    /// Items delivered to streams.
+    delivered_stream: Counter,
+    /// Items delivered to WebSockets.
+    delivered_ws: Counter,
+    /// Items not delivered because the client reads too slowly.
+    dropped_slow: Counter,
+    /// Items not delivered because a filter said so.
+    dropped_filter: Counter,
+    /// Items not delivered because a filter failed.
+    dropped_filter_error: Counter,
+    /// Items not delivered because their content filters are not those of the subscription.
+    dropped_mismatch: Counter,
+    /// Items not delivered because the listener was being updated and its queue was full.
+    dropped_updating: Counter,
+    /// Listeners cut off because they read too slowly.
+    slow_disconnects: Counter,
+    /// Gaps that listeners were told of.
+    gaps_told: Counter,
+    /// Items replayed from the log.
+    replayed: Counter,
+    /// Bytes read from clients.
+    bytes_received: Counter,
+    /// Bytes written to clients.
+    bytes_sent: Counter,
+    /// Bytes that wait for slow clients.
+    queued_bytes: Gauge,
+    /// From the arrival of an item to the end of writing it to this shard's listeners.
+    delivery_latency: Latency,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_falls_into_the_bucket_that_bounds_it() {
+        let latency = Latency::default();
+        for us in [50, 51, 3_000_000] {
+            latency.observe(Duration::from_micros(us));
+        }
+        let counts = latency.counts();
+        assert_eq!((counts[0], counts[1], counts[12]), (1, 1, 1));
+        assert_eq!(latency.sum_us(), 3_000_101);
+    }
+}

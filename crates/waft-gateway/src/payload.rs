@@ -1,0 +1,48 @@
+//! What is published, with each wire form made at most once.
+
+use std::sync::OnceLock;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use waft_grip::item::{Action, Formats, HttpStream, Item};
+
+/// A published item on its way to the listeners of every shard.
+#[derive(Debug)]
+pub struct Payload {
+    /// The formats, one for each kind of listener.
+    pub formats: Formats,
+    /// The metadata that filters look at.
+    pub meta: Vec<(String, String)>,
+    stream_chunk: OnceLock<Bytes>,
+}
+
+impl Payload {
+    /// The payload of `item`.
+    pub fn new(item: Item) -> Self {
+        Self { formats: item.formats, meta: item.meta, stream_chunk: OnceLock::new() }
+    }
+
+    /// The content for streams, framed as one HTTP chunk; none if there is nothing to send.
+    pub(crate) fn stream_chunk(&self) -> Option<&Bytes> {
+        let content = stream_content(self.formats.http_stream.as_ref()?)?;
+        Some(self.stream_chunk.get_or_init(|| waft_http1::chunk(content)))
+    }
+}
+
+/// The content of a stream item that sends something.
+pub(crate) fn stream_content(item: &HttpStream) -> Option<&Bytes> {
+    match &item.action {
+        Action::Send if !item.content.is_empty() => Some(&item.content),
+        _ => None,
+    }
+}
+
+/// Appends `data` to `out` as one HTTP chunk; nothing for no data, which would end the body.
+pub(crate) fn put_chunk(out: &mut BytesMut, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    out.reserve(data.len() + 20);
+    out.put_slice(waft_http1::chunk_header(data.len()).as_ref());
+    out.put_slice(data);
+    out.put_slice(b"\r\n");
+}

@@ -1,0 +1,205 @@
+//! Connections to targets, kept for the next request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use waft_net::Stream;
+use waft_route::{Target, TargetAddress};
+
+use crate::buffer::ReadBuffer;
+use crate::shard::Shard;
+
+/// Addresses of one name that are tried in turn.
+const ADDRESSES_MAX: usize = 16;
+/// How long a kept connection is trusted without asking whether its peer has closed it.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// The connections of one shard to all its targets.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    sites: RefCell<HashMap<TargetAddress, Rc<Site>>>,
+}
+
+/// The connections to one target.
+#[derive(Debug, Default)]
+struct Site {
+    idle: RefCell<Vec<Idle>>,
+    /// Connections in use and idle.
+    open: Cell<usize>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Instant,
+}
+
+/// A connection to a target while a request uses it.
+#[derive(Debug)]
+pub(crate) struct TargetConnection {
+    pub(crate) stream: Stream,
+    pub(crate) buffer: ReadBuffer,
+    /// Whether an earlier request used it, so that the target may just have closed it.
+    pub(crate) reused: bool,
+    slot: Slot,
+}
+
+/// A place among the connections of a target, given back when the connection ends.
+#[derive(Debug)]
+struct Slot(Rc<Site>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.freed.notify_one();
+    }
+}
+
+/// Why there is no connection to a target.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("{target}: the name has no address ({error})")]
+    Name { target: String, error: io::Error },
+    #[error("{target}: {error}")]
+    Refused { target: String, error: io::Error },
+    #[error("{target}: no connection within {limit:?}")]
+    TimedOut { target: String, limit: Duration },
+    #[error("{target}: this kind of target is not reached by HTTP")]
+    Kind { target: String },
+}
+
+impl Pool {
+    /// A connection to `target`: a kept one unless `fresh` is asked for, else a new one, waiting
+    /// for its turn when as many as allowed are open.
+    pub(crate) async fn connect(
+        &self,
+        shard: &Shard,
+        target: &Target,
+        fresh: bool,
+        limit: Duration,
+        open_max: usize,
+    ) -> Result<TargetConnection, ConnectError> {
+        let site = self.site(&target.address);
+        loop {
+            if let Some(connection) = if fresh { None } else { site.reuse() } {
+                return Ok(connection);
+            }
+            if site.open.get() < open_max.max(1) {
+                break;
+            }
+            // A new connection is wanted where only kept ones are left: one of them makes room.
+            if fresh && site.idle.borrow_mut().pop().is_some() {
+                site.open.set(site.open.get().saturating_sub(1));
+                continue;
+            }
+            site.freed.notified().await;
+        }
+        site.open.set(site.open.get() + 1);
+        let slot = Slot(site);
+        shard.metrics.target_connections.add(1);
+        let connecting = tokio::time::timeout(limit, open(target));
+        let stream = match connecting.await {
+            Ok(opened) => opened?,
+            Err(_late) => return Err(ConnectError::TimedOut { target: target.address.to_string(), limit }),
+        };
+        Ok(TargetConnection { stream, buffer: ReadBuffer::default(), reused: false, slot })
+    }
+
+    fn site(&self, address: &TargetAddress) -> Rc<Site> {
+        let mut sites = self.sites.borrow_mut();
+        if let Some(site) = sites.get(address) {
+            return Rc::clone(site);
+        }
+        Rc::clone(sites.entry(address.clone()).or_default())
+    }
+
+    /// Closes connections that have not been used for `limit`, and those their target has closed.
+    pub(crate) fn sweep(&self, now: Instant, limit: Duration) {
+        self.sites.borrow_mut().retain(|_, site| {
+            let mut idle = site.idle.borrow_mut();
+            let before = idle.len();
+            idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
+            site.open.set(site.open.get().saturating_sub(before - idle.len()));
+            for _closed in idle.len()..before {
+                site.freed.notify_one();
+            }
+            site.open.get() > 0
+        });
+    }
+}
+
+impl Site {
+    fn reuse(self: &Rc<Self>) -> Option<TargetConnection> {
+        loop {
+            let Idle { stream, since } = self.idle.borrow_mut().pop()?;
+            let slot = Slot(Rc::clone(self));
+            if since.elapsed() < TRUSTED || stream.is_idle() {
+                return Some(TargetConnection { stream, buffer: ReadBuffer::default(), reused: true, slot });
+            }
+        }
+    }
+}
+
+impl TargetConnection {
+    /// Keeps the connection for the next request. Only for one whose response has been read to its
+    /// end; what came after it makes the connection unusable.
+    pub(crate) fn keep(mut self, shard: &Shard) {
+        let clean = self.buffer.is_empty();
+        self.buffer.release(&shard.buffers);
+        let Self { stream, slot, .. } = self;
+        if clean {
+            let site = Rc::clone(&slot.0);
+            // The place stays taken: it goes over from the request to the kept connection.
+            site.open.set(site.open.get() + 1);
+            drop(slot);
+            site.idle.borrow_mut().push(Idle { stream, since: Instant::now() });
+        }
+    }
+
+    /// Reads more into the buffer. 0 is the end of the stream, or a full buffer.
+    pub(crate) async fn read_more(&mut self, shard: &Shard, max: usize) -> io::Result<usize> {
+        let room = self.buffer.room(&shard.buffers, max);
+        if room.is_empty() {
+            return Ok(0);
+        }
+        let count = self.stream.read(room).await?;
+        self.buffer.filled(count);
+        Ok(count)
+    }
+
+    /// Ends the connection.
+    pub(crate) fn abandon(mut self, shard: &Shard) {
+        self.buffer.release(&shard.buffers);
+    }
+}
+
+async fn open(target: &Target) -> Result<Stream, ConnectError> {
+    let refused = |error| ConnectError::Refused { target: target.address.to_string(), error };
+    match &target.address {
+        TargetAddress::Unix(path) => Stream::connect_unix(path).await.map_err(refused),
+        TargetAddress::Http { host, port } => {
+            if let Ok(address) = host.parse::<IpAddr>() {
+                return Stream::connect_tcp(SocketAddr::new(address, *port)).await.map_err(refused);
+            }
+            let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+            let found = found.map_err(|error| ConnectError::Name { target: target.address.to_string(), error })?;
+            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            for address in found.take(ADDRESSES_MAX) {
+                match Stream::connect_tcp(address).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => last = error,
+                }
+            }
+            Err(refused(last))
+        }
+        TargetAddress::Demo | TargetAddress::Test | TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) => {
+            Err(ConnectError::Kind { target: target.address.to_string() })
+        }
+    }
+}

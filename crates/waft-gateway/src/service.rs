@@ -1,0 +1,71 @@
+//! Requests that waft answers itself: the control API, the demo, the test handler.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use waft_http1::{Fields, RequestHead};
+
+use crate::gateway::Gateway;
+
+/// A request that waft answers itself, read to its end.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Its head.
+    pub head: &'a RequestHead,
+    /// Its body.
+    pub body: &'a [u8],
+    /// When it had been read.
+    pub now: Instant,
+    /// Whether it came over an encrypted connection.
+    pub secure: bool,
+}
+
+/// An answer of waft's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Header fields, without those that frame the body.
+    pub fields: Fields,
+    /// Body, sent with its length.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// A text answer.
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        Self::new(status, "text/plain", body)
+    }
+
+    /// An answer of the given content type.
+    pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let mut fields = Fields::new();
+        fields.push("Content-Type", content_type.as_bytes());
+        Self { status, fields, body: body.into() }
+    }
+}
+
+/// Answers requests without waiting for anything.
+pub trait Service: fmt::Debug + Send + Sync {
+    /// The answer to `request`.
+    fn answer(&self, gateway: &Gateway, request: &Request<'_>) -> Answer;
+
+    /// The longest body it reads, in bytes. Longer ones are answered by [`Service::too_large`].
+    fn body_max(&self) -> usize;
+
+    /// The answer to a request whose body is too long; the connection closes after it.
+    fn too_large(&self) -> Answer {
+        Answer::text(413, format!("The request body exceeds the limit of {} bytes.\n", self.body_max()))
+    }
+}
+
+/// What a listening socket is for.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Requests are routed to targets.
+    Front,
+    /// Requests are answered by a service.
+    Service(Arc<dyn Service>),
+}

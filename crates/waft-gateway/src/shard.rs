@@ -1,0 +1,335 @@
+//! One worker thread with everything it needs: its connections, held set, listeners and pools.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tracing::{error, warn};
+use waft_hub::Listeners;
+use waft_net::{Accepted, HeldSet, Key, Listener, Plain, Readiness, TlsAcceptor};
+
+use crate::buffer::Buffers;
+use crate::client::{self, Client};
+use crate::deliver;
+use crate::gateway::{Gateway, Message};
+use crate::hold::{self, Hold, Member, Templates};
+use crate::metrics::ShardMetrics;
+use crate::pool::Pool;
+use crate::service::Door;
+use crate::sign::Signatures;
+use crate::update::{self, Updates};
+
+/// A socket that a shard accepts connections from, and what for.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The socket.
+    pub listener: Listener,
+    /// What its connections are for.
+    pub door: Door,
+    /// Encryption, if the socket is for TLS.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Everything one shard owns. Used by the tasks of its thread alone.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) number: u16,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) held: RefCell<HeldSet<Hold>>,
+    pub(crate) listeners: RefCell<Listeners<Member>>,
+    pub(crate) templates: Templates,
+    pub(crate) pool: Pool,
+    pub(crate) buffers: Buffers,
+    pub(crate) signatures: Signatures,
+    pub(crate) updates: Updates,
+    /// Told once a second, for whatever waits with a coarse deadline.
+    pub(crate) sweep: Notify,
+    /// Held connections with bytes that wait for the client.
+    pub(crate) slow: RefCell<HashSet<Key>>,
+    /// Told when a slow client has taken what waited.
+    pub(crate) drained: Notify,
+    pub(crate) connections: Rc<Connections>,
+    draining: Cell<bool>,
+    stop: Notify,
+}
+
+/// How many client connections a shard has.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    metrics: Arc<ShardMetrics>,
+    count: Cell<usize>,
+    changed: Notify,
+}
+
+/// Counts a connection for as long as it exists.
+#[derive(Debug)]
+pub(crate) struct Presence(Rc<Connections>);
+
+impl Presence {
+    fn new(connections: &Rc<Connections>) -> Self {
+        connections.count.set(connections.count.get() + 1);
+        connections.metrics.connections.add(1);
+        connections.metrics.connections_accepted.add(1);
+        Self(Rc::clone(connections))
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get().saturating_sub(1));
+        self.0.metrics.connections.add(-1);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Bytes read at once from held connections.
+const SCRATCH: usize = 64 << 10;
+
+/// Runs shard `number` until the gateway is told to stop, or has drained.
+///
+/// # Errors
+/// The system's, when the shard cannot be set up.
+pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -> io::Result<()> {
+    let Some(metrics) = gateway.metrics().get(usize::from(number)).map(Arc::clone) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such shard"));
+    };
+    let queue = gateway.settings().limits.queue;
+    let held = HeldSet::new(Instant::now(), queue)?;
+    let ready = AsyncFd::with_interest(HeldFd(held.poll_fd()), Interest::READABLE)?;
+    let connections =
+        Rc::new(Connections { metrics: Arc::clone(&metrics), count: Cell::new(0), changed: Notify::new() });
+    let shard = Rc::new(Shard {
+        number,
+        gateway,
+        metrics,
+        held: RefCell::new(held),
+        listeners: RefCell::new(Listeners::default()),
+        templates: Templates::default(),
+        pool: Pool::default(),
+        buffers: Buffers::default(),
+        signatures: Signatures::default(),
+        updates: Updates::default(),
+        sweep: Notify::new(),
+        slow: RefCell::default(),
+        drained: Notify::new(),
+        connections,
+        draining: Cell::new(false),
+        stop: Notify::new(),
+    });
+    for entrance in entrances {
+        let accepted = Accepted::new(entrance.listener)?;
+        spawn_local(accept(Rc::clone(&shard), accepted, entrance.door, entrance.tls));
+    }
+    spawn_local(watch_held(Rc::clone(&shard), ready));
+    spawn_local(keep_time(Rc::clone(&shard)));
+    spawn_local(update::run(Rc::clone(&shard)));
+    read_mailbox(&shard).await;
+    Ok(())
+}
+
+/// The held set's epoll descriptor, which the held set keeps open for as long as the shard lives.
+#[derive(Debug)]
+struct HeldFd(RawFd);
+
+impl AsRawFd for HeldFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl Shard {
+    /// Whether this shard accepts nothing more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Starts the task of a connection.
+    pub(crate) fn serve(self: &Rc<Self>, client: Client) {
+        spawn_local(client::serve(Rc::clone(self), client));
+    }
+
+    fn may_accept(&self) -> bool {
+        let settings = self.gateway.settings();
+        self.connections.count.get() < settings.limits.connections_max.div_ceil(self.gateway.shards().max(1))
+    }
+}
+
+async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<TlsAcceptor>) {
+    /// How long accepting pauses when the system has no descriptor left.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut said_full = false;
+    loop {
+        // A full shard leaves new connections in the kernel's queue until one of its own ends.
+        while !shard.may_accept() && !shard.is_draining() {
+            if !std::mem::replace(&mut said_full, true) {
+                let limit = shard.gateway.settings().limits.connections_max;
+                warn!(limit, "No more connections are accepted until some end; raise server.client_max if there is memory and descriptors for more.");
+            }
+            shard.connections.changed.notified().await;
+        }
+        if shard.is_draining() {
+            return;
+        }
+        let arrived = tokio::select! {
+            biased;
+            () = shard.stop.notified() => return,
+            arrived = accepted.accept() => arrived,
+        };
+        match arrived {
+            Ok((plain, peer)) => {
+                said_full = false;
+                let presence = Presence::new(&shard.connections);
+                let door = door.clone();
+                match &tls {
+                    None => shard.serve(Client::new(plain.into(), peer, door, presence)),
+                    Some(acceptor) => {
+                        let (shard, acceptor) = (Rc::clone(&shard), acceptor.clone());
+                        spawn_local(async move {
+                            let limit = shard.gateway.settings().limits.head_timeout;
+                            let Plain::Tcp(stream) = plain else { return };
+                            match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                                Ok(Ok(stream)) => shard.serve(Client::new(stream, peer, door, presence)),
+                                Ok(Err(error)) => tracing::debug!(client = %peer, %error, "A TLS handshake failed."),
+                                Err(_late) => tracing::debug!(client = %peer, "A TLS handshake took too long."),
+                            }
+                        });
+                    }
+                }
+            }
+            Err(error) => {
+                shard.metrics.connections_refused.add(1);
+                if !std::mem::replace(&mut said_full, true) {
+                    warn!(%error, "A connection could not be accepted; if it is for want of descriptors, raise the limit (ulimit -n) or lower server.client_max.");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Acts on what happens to connections in the held set.
+async fn watch_held(shard: Rc<Shard>, ready: AsyncFd<HeldFd>) {
+    /// Connections looked after before other work gets its turn.
+    const AT_ONCE: usize = 256;
+    let mut events: Vec<(Key, Readiness)> = Vec::new();
+    let mut scratch = vec![0; SCRATCH];
+    loop {
+        let mut guard = match ready.readable().await {
+            Ok(guard) => guard,
+            Err(error) => {
+                error!(%error, "Held connections can no longer be watched; restart the process.");
+                return;
+            }
+        };
+        if let Err(error) = shard.held.borrow_mut().poll(&mut events) {
+            error!(%error, "Asking for events of held connections failed.");
+        }
+        guard.clear_ready();
+        drop(guard);
+        for (number, (key, readiness)) in events.drain(..).enumerate() {
+            hold::on_ready(&shard, key, readiness, &mut scratch);
+            if number % AT_ONCE == AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if events.capacity() > 4096 {
+            events.shrink_to(1024);
+        }
+    }
+}
+
+/// Moves the timers on, and once a second looks after everything with a coarse deadline.
+async fn keep_time(shard: Rc<Shard>) {
+    const SWEEP_TICKS: u32 = 10;
+    let mut due = Vec::new();
+    let mut ticks = 0_u32;
+    let mut interval = tokio::time::interval(HeldSet::<Hold>::tick_length());
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        interval.tick().await;
+        let now = Instant::now();
+        shard.held.borrow_mut().expired(now, &mut due);
+        for (number, key) in due.drain(..).enumerate() {
+            hold::on_deadline(&shard, key, now);
+            if number % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+        due.shrink_to(1024);
+        if shard.number == 0 {
+            shard.gateway.hub.expire(now, &mut |to, item| shard.gateway.deliver(to, item));
+        }
+        ticks += 1;
+        if ticks.is_multiple_of(SWEEP_TICKS) {
+            sweep(&shard, now);
+        }
+    }
+}
+
+fn sweep(shard: &Rc<Shard>, now: Instant) {
+    let settings = shard.gateway.settings();
+    shard.sweep.notify_waiters();
+    shard.pool.sweep(now, settings.limits.target_idle_timeout);
+    hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
+    let queued = shard.held.borrow().queued_bytes();
+    shard.metrics.queued_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));
+}
+
+/// Takes what other shards and publishers sent, until the gateway stops.
+async fn read_mailbox(shard: &Rc<Shard>) {
+    let mut messages = Vec::new();
+    let mut items = Vec::new();
+    loop {
+        let Some(mailbox) = shard.gateway.mailboxes.get(usize::from(shard.number)) else { return };
+        tokio::select! {
+            biased;
+            () = mailbox.receive(&mut messages) => {}
+            () = drained(shard), if shard.is_draining() => return,
+        }
+        for message in messages.drain(..) {
+            match message {
+                Message::Deliver(item) => items.push(item),
+                Message::Recover => update::recover_all(shard),
+                Message::Update(channel) => update::channel(shard, &channel),
+                Message::Drain => drain(shard),
+                Message::Stop => return,
+            }
+        }
+        // All items that arrived in this turn are delivered together: one write a listener.
+        deliver::deliver(shard, &items).await;
+        items.clear();
+        if items.capacity() > 4096 {
+            items.shrink_to(256);
+            messages.shrink_to(256);
+        }
+    }
+}
+
+/// Stops accepting and ends every hold in the way its client expects least trouble from.
+fn drain(shard: &Rc<Shard>) {
+    shard.draining.set(true);
+    shard.stop.notify_waiters();
+    shard.connections.changed.notify_waiters();
+    shard.sweep.notify_waiters();
+    hold::end_all(shard);
+}
+
+/// Waits until the last connection has gone.
+async fn drained(shard: &Rc<Shard>) {
+    loop {
+        let changed = shard.connections.changed.notified();
+        if shard.connections.count.get() == 0 {
+            return;
+        }
+        changed.await;
+    }
+}

@@ -1,0 +1,48 @@
+//! Signatures of requests to targets.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::error;
+use waft_route::Route;
+
+use crate::settings::Settings;
+
+/// Signatures made lately, by route. A signature says nothing but issuer and expiry in whole
+/// seconds, so all requests of one route in one second carry the same.
+#[derive(Debug, Default)]
+pub(crate) struct Signatures {
+    made: RefCell<Vec<(Arc<str>, u64, Arc<str>)>>,
+}
+
+/// Routes whose signature is kept.
+const KEPT: usize = 64;
+
+impl Signatures {
+    /// The `Grip-Sig` for a request of `route`, if its requests are signed.
+    pub(crate) fn sign(&self, settings: &Settings, route: &Route) -> Option<Arc<str>> {
+        let key = settings.signing_keys.get(&route.id)?;
+        let now = unix_seconds();
+        let mut made = self.made.borrow_mut();
+        if let Some((_, _, token)) = made.iter().find(|(id, at, _)| *at == now && Arc::ptr_eq(id, &route.id)) {
+            return Some(Arc::clone(token));
+        }
+        let token: Arc<str> = match key.sign(&route.options.sig_iss, now) {
+            Ok(token) => token.into(),
+            Err(error) => {
+                error!(route = %route.id, %error, "A request goes out unsigned; check the route's signing key.");
+                return None;
+            }
+        };
+        made.retain(|(id, at, _)| *at == now && !Arc::ptr_eq(id, &route.id));
+        made.truncate(KEPT);
+        made.push((Arc::clone(&route.id), now, Arc::clone(&token)));
+        Some(token)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
