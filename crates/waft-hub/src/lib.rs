@@ -1,1 +1,16 @@
 //! Channels: order, log, positions and the plan of who gets what, without IO.
+
+mod channel;
+mod hub;
+mod item;
+mod limits;
+mod log;
+mod position;
+mod seen;
+mod stripe;
+mod timers;
+
+pub use hub::{ChannelCounts, Hub, HubTotals, ListenerCounts, Mode, Outcome, Published, Replay, Since, Subscribed};
+pub use item::{Ordered, Publish};
+pub use limits::{HubLimits, ITEM_OVERHEAD};
+pub use position::{Position, PositionError};
