@@ -32,6 +32,16 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+/// A target to be written as in a routes file.
+#[derive(Clone, Copy, Debug)]
+pub struct TargetText<'a>(pub &'a Target);
+
+impl fmt::Display for TargetText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_target(f, self.0)
+    }
+}
+
 fn write_options(f: &mut fmt::Formatter<'_>, options: &RouteOptions) -> fmt::Result {
     let defaults = RouteOptions::default();
     if options.sig_iss != defaults.sig_iss {
@@ -105,7 +115,8 @@ fn param(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
 
 /// Writes `text`, quoted if it would be taken for something else. In a first item that goes for `=` too.
 fn write_text(f: &mut fmt::Formatter<'_>, text: &str, is_first: bool) -> fmt::Result {
-    if !text.contains([' ', ',', '#', '"', '\r']) && !(is_first && text.contains('=')) {
+    let needs_quotes = text.contains([' ', ',', '#', '"', '\r']) || (is_first && text.contains('='));
+    if !needs_quotes {
         return f.write_str(text);
     }
     write!(f, "\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))

@@ -10,10 +10,11 @@ mod read;
 
 use std::sync::Arc;
 
-pub use line::Line;
+pub use line::{Line, TargetText};
 
 use crate::problem::{Problem, Source};
 use crate::route::{Route, RouteOptions};
+use crate::target::Target;
 
 /// Reads a whole routes file. `file_name` is what problems are shown with.
 pub fn parse_routes(text: &str, file_name: &str) -> (Vec<Route>, Vec<Problem>) {
@@ -57,6 +58,19 @@ pub fn parse_line(
         .map_err(|error| Problem::skipped(source, error.to_string()))?;
     let notices = notices.into_iter().map(|text| Problem::notice(source, text)).collect();
     Ok(Some((route, notices)))
+}
+
+/// Reads one target with its parameters, as in `localhost:8000,over_http`.
+///
+/// # Errors
+/// Why the text is no target. An unknown parameter is an error here.
+pub fn parse_target(text: &str) -> Result<Target, Problem> {
+    let refused = |text: String| Problem::skipped(&Source::default(), text);
+    let sections = lex::sections(text).map_err(|error| refused(error.to_string()))?;
+    let [section] = sections.as_slice() else { return Err(refused("target bad format".to_owned())) };
+    let mut notices = Vec::new();
+    let target = read::target(section, &mut notices).map_err(|error| refused(error.to_string()))?;
+    notices.pop().map_or(Ok(target), |notice| Err(refused(notice)))
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ impl Reading {
     }
 }
 
-fn target(section: &Section, notices: &mut Vec<String>) -> Result<Target, LineError> {
+pub(super) fn target(section: &Section, notices: &mut Vec<String>) -> Result<Target, LineError> {
     let mut target = Target::new(section.value.parse()?);
     for (name, value) in &section.params {
         match name.as_str() {

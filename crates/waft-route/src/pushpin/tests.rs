@@ -140,6 +140,21 @@ fn every_target_param_is_read() {
 }
 
 #[test]
+fn a_target_is_read_alone() {
+    let target = parse_target("a:80,over_http").unwrap();
+    assert!(target.over_http);
+    assert_eq!(TargetText(&target).to_string(), "a:80,over_http");
+    for (text, expected) in [
+        ("a:80,sl", "unknown target param `sl` has no effect"),
+        ("a:80 b:80", "target bad format"),
+        ("", "target bad format"),
+        ("a:80,", "expecting prop"),
+    ] {
+        assert_eq!(parse_target(text).unwrap_err().text, expected, "{text:?}");
+    }
+}
+
+#[test]
 fn mistakes_are_told_with_file_and_line() {
     check_problem("*", "must specify condition and at least one target");
     check_problem("* # test", "must specify condition and at least one target");
