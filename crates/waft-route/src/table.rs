@@ -1,0 +1,400 @@
+//! The table that finds the route of a request.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::condition::{Condition, HostPattern, NamedValue, Proto};
+use crate::problem::Problem;
+use crate::route::Route;
+
+/// The longest host that can be listed: what DNS allows, and a little more.
+const HOST_BYTES_MAX: usize = 255;
+
+/// What a request is judged by.
+#[derive(Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// The Host header or authority, with or without a port, in any case. `None`: the request had none.
+    pub host: Option<&'a str>,
+    /// The path in its percent-encoded form, without the query.
+    pub path: &'a str,
+    /// The kind of request.
+    pub proto: Proto,
+    /// Whether the client side is TLS.
+    pub ssl: bool,
+    /// The method.
+    pub method: &'a str,
+    /// The query in its percent-encoded form, without the question mark.
+    pub query: &'a str,
+    /// The headers; looked at only by routes with conditions on headers.
+    pub headers: &'a dyn Headers,
+}
+
+impl Default for RequestFacts<'_> {
+    fn default() -> Self {
+        Self { host: None, path: "/", proto: Proto::Http, ssl: false, method: "GET", query: "", headers: &NoHeaders }
+    }
+}
+
+impl fmt::Debug for RequestFacts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestFacts")
+            .field("host", &self.host)
+            .field("path", &self.path)
+            .field("proto", &self.proto)
+            .field("ssl", &self.ssl)
+            .field("method", &self.method)
+            .field("query", &self.query)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The headers of a request, as far as a route needs them.
+pub trait Headers {
+    /// Whether there is a header `name` (in any case) with this value, or with any if `None`.
+    fn has(&self, name: &str, value: Option<&str>) -> bool;
+}
+
+/// A request without headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHeaders;
+
+impl Headers for NoHeaders {
+    fn has(&self, _name: &str, _value: Option<&str>) -> bool {
+        false
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for &[(N, V)] {
+    fn has(&self, name: &str, value: Option<&str>) -> bool {
+        self.iter().any(|(n, v)| {
+            n.as_ref().eq_ignore_ascii_case(name) && value.is_none_or(|value| value.as_bytes() == v.as_ref())
+        })
+    }
+}
+
+/// Routes, arranged so that a lookup allocates nothing and looks only at the routes of one host.
+///
+/// The routes of the exact host are asked; if the host is not listed, those of the longest
+/// `*.suffix` that fits; if there is none, those of `*`. A listed host never falls back. Among the
+/// routes of a host one with `proto` goes before one without, then the longer `path_beg`, then one
+/// with `ssl`, then the one with more conditions on method, headers and query, then the earlier.
+#[derive(Debug, Default)]
+pub struct Table {
+    routes: Vec<Arc<Route>>,
+    by_host: HashMap<Box<str>, Rules>,
+    by_suffix: HashMap<Box<str>, Rules>,
+    any: Rules,
+    by_id: HashMap<Arc<str>, Option<Arc<Route>>>,
+}
+
+/// The routes of one host, best first.
+type Rules = Vec<Arc<Route>>;
+
+impl Table {
+    /// Arranges `routes`. One that can never be used is left out and told.
+    pub fn new(routes: Vec<Route>) -> (Self, Vec<Problem>) {
+        let mut table = Self::default();
+        let mut problems = Vec::new();
+        let mut seen: HashSet<Condition> = HashSet::new();
+        for route in routes {
+            if let Some(text) = unusable(&route, &seen) {
+                problems.push(Problem::skipped(&route.source, text));
+                continue;
+            }
+            if route.condition.host != HostPattern::None {
+                seen.insert(route.condition.clone());
+            }
+            table.add(Arc::new(route));
+        }
+        let lists = table.by_host.values_mut().chain(table.by_suffix.values_mut());
+        for rules in lists.chain([&mut table.any]) {
+            // The sort is stable: equals stay in the order of the file.
+            rules.sort_by_key(|route| std::cmp::Reverse(rank(&route.condition)));
+        }
+        (table, problems)
+    }
+
+    fn add(&mut self, route: Arc<Route>) {
+        match &route.condition.host {
+            HostPattern::Any => self.any.push(route.clone()),
+            HostPattern::Exact(host) => self.by_host.entry(host.as_str().into()).or_default().push(route.clone()),
+            HostPattern::None => {}
+            HostPattern::Wildcard(suffix) => {
+                self.by_suffix.entry(suffix.as_str().into()).or_default().push(route.clone());
+            }
+        }
+        if route.explicit_id {
+            // An id that several routes share names none of them.
+            let first = Some(route.clone());
+            self.by_id.entry(route.id.clone()).and_modify(|known| *known = None).or_insert(first);
+        }
+        self.routes.push(route);
+    }
+
+    /// The route of a request.
+    pub fn find(&self, facts: &RequestFacts<'_>) -> Option<&Arc<Route>> {
+        self.rules(facts.host).iter().find(|route| fits(&route.condition, facts))
+    }
+
+    /// The route with this explicit id, if it is the only one.
+    pub fn by_id(&self, id: &str) -> Option<&Arc<Route>> {
+        self.by_id.get(id)?.as_ref()
+    }
+
+    /// Every route in use, in the order in which they were given.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    fn rules(&self, host: Option<&str>) -> &Rules {
+        if self.by_host.is_empty() && self.by_suffix.is_empty() {
+            return &self.any;
+        }
+        let mut buffer = [0; HOST_BYTES_MAX];
+        let Some(host) = host.and_then(|host| lower_case(bare_host(host), &mut buffer)) else { return &self.any };
+        if let Some(rules) = self.by_host.get(host) {
+            return rules;
+        }
+        let mut rest = host;
+        while let Some((_label, suffix)) = rest.split_once('.') {
+            if let Some(rules) = self.by_suffix.get(suffix) {
+                return rules;
+            }
+            rest = suffix;
+        }
+        &self.any
+    }
+}
+
+/// Why a route cannot be used.
+fn unusable(route: &Route, seen: &HashSet<Condition>) -> Option<&'static str> {
+    if route.targets.is_empty() {
+        return Some("must specify condition and at least one target");
+    }
+    match &route.condition.host {
+        HostPattern::None if !route.explicit_id => Some("condition has no domain or id"),
+        HostPattern::Exact(host) | HostPattern::Wildcard(host) if host.len() > HOST_BYTES_MAX => {
+            Some("condition has a host of more than 255 bytes")
+        }
+        HostPattern::None => None,
+        _ if seen.contains(&route.condition) => Some("skipping duplicate condition"),
+        _ => None,
+    }
+}
+
+/// Orders conditions of one host: the larger is asked first.
+fn rank(condition: &Condition) -> (bool, usize, bool, usize) {
+    let more = usize::from(!condition.methods.is_empty()) + condition.headers.len() + condition.query.len();
+    let path = condition.path_beg.as_ref().map_or(0, String::len);
+    (condition.proto.is_some(), path, condition.ssl.is_some(), more)
+}
+
+fn fits(condition: &Condition, facts: &RequestFacts<'_>) -> bool {
+    condition.proto.is_none_or(|proto| proto == facts.proto)
+        && condition.ssl.is_none_or(|ssl| ssl == facts.ssl)
+        && condition.path_beg.as_ref().is_none_or(|beg| facts.path.starts_with(beg.as_str()))
+        && (condition.methods.is_empty() || condition.methods.iter().any(|method| method == facts.method))
+        && condition.headers.iter().all(|wanted| facts.headers.has(&wanted.name, wanted.value.as_deref()))
+        && condition.query.iter().all(|wanted| has_query(facts.query, wanted))
+}
+
+fn has_query(query: &str, wanted: &NamedValue) -> bool {
+    query.split('&').any(|item| {
+        let (name, value) = item.split_once('=').unwrap_or((item, ""));
+        !item.is_empty() && name == wanted.name && wanted.value.as_deref().is_none_or(|wanted| wanted == value)
+    })
+}
+
+/// `host` without port, brackets and the dot of the root.
+fn bare_host(host: &str) -> &str {
+    if let Some((address, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    let host = match host.split_once(':') {
+        // More than one colon: an IPv6 address that lacks its brackets.
+        Some((name, port)) if !port.contains(':') => name,
+        _ => host,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// `host` in lower case, written into `buffer`. `None` if it is empty or too long to be listed.
+fn lower_case<'b>(host: &str, buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b str> {
+    let room = buffer.get_mut(..host.len()).filter(|room| !room.is_empty())?;
+    room.copy_from_slice(host.as_bytes());
+    room.make_ascii_lowercase();
+    std::str::from_utf8(room).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pushpin::parse_routes;
+    use crate::target::{Target, TargetAddress};
+
+    /// A table of lines; the id of each route is its line number.
+    fn table(lines: &[&str]) -> Table {
+        let (mut routes, problems) = parse_routes(&lines.join("\n"), "routes");
+        assert!(problems.is_empty(), "{problems:?}");
+        for route in &mut routes {
+            route.id = route.source.line.to_string().into();
+        }
+        let (table, problems) = Table::new(routes);
+        assert!(problems.is_empty(), "{problems:?}");
+        table
+    }
+
+    fn check(table: &Table, facts: RequestFacts<'_>, expected: u32) {
+        let line = table.find(&facts).map_or(0, |route| route.source.line);
+        assert_eq!(line, expected, "{facts:?}");
+    }
+
+    fn at<'a>(host: &'a str, path: &'a str) -> RequestFacts<'a> {
+        RequestFacts { host: Some(host), path, ..RequestFacts::default() }
+    }
+
+    #[test]
+    fn the_host_is_compared_in_any_case_and_without_port() {
+        let table = table(&["example.com test", "::1 test", "* test", "*.example.com test", "*.a.example.com test"]);
+        for (host, line) in [
+            ("example.com", 1),
+            ("EXAMPLE.com", 1),
+            ("example.com:8080", 1),
+            ("example.com.", 1),
+            ("[::1]:8080", 2),
+            ("[::1]", 2),
+            ("::1", 2),
+            ("[::2]:80", 3),
+            ("example.org", 3),
+            ("", 3),
+            (":80", 3),
+            ("www.example.com", 4),
+            ("b.c.example.com", 4),
+            ("notexample.com", 3),
+            ("b.a.example.com", 5),
+            ("a.example.com", 4),
+            ("é.example.com", 4),
+            ("[", 3),
+        ] {
+            check(&table, at(host, "/"), line);
+        }
+        check(&table, RequestFacts::default(), 3);
+        check(&table, at(&"a".repeat(300), "/"), 3);
+    }
+
+    #[test]
+    fn a_listed_host_never_falls_back() {
+        let table = table(&["example.com,path_beg=/a test", "* test", "*.example.com,path_beg=/a test"]);
+        check(&table, at("example.com", "/a"), 1);
+        check(&table, at("example.com", "/b"), 0);
+        check(&table, at("www.example.com", "/b"), 0);
+        check(&table, at("example.org", "/b"), 2);
+    }
+
+    #[test]
+    fn the_best_rule_wins_whatever_the_order() {
+        let lines = [
+            "* test",
+            "*,path_beg=/a test",
+            "*,path_beg=/ab test",
+            "*,ssl=yes test",
+            "*,proto=ws test",
+            "*,ssl=yes,path_beg=/a test",
+        ];
+        let mut order: Vec<usize> = (0..lines.len()).collect();
+        for _ in 0..lines.len() {
+            order.rotate_left(1);
+            let table = table(&order.iter().map(|n| lines[*n]).collect::<Vec<_>>());
+            let line = |n: usize| u32::try_from(order.iter().position(|m| *m == n).unwrap() + 1).unwrap();
+            let tls = |path| RequestFacts { ssl: true, ..at("h", path) };
+            check(&table, at("h", "/"), line(0));
+            check(&table, at("h", "/ac"), line(1));
+            check(&table, at("h", "/abc"), line(2));
+            check(&table, tls("/"), line(3));
+            check(&table, tls("/abc"), line(2));
+            check(&table, tls("/ac"), line(5));
+            check(&table, RequestFacts { proto: Proto::Ws, ..tls("/abc") }, line(4));
+        }
+    }
+
+    #[test]
+    fn routes_without_a_domain_are_found_by_id_alone() {
+        let (routes, _) = parse_routes("id=a test\n*,id=b test\nx,id=c test\ny,id=c test\nz test\n", "routes");
+        let (table, problems) = Table::new(routes);
+        assert!(problems.is_empty(), "{problems:?}");
+        let line = |id| table.by_id(id).map(|route| route.source.line);
+        assert_eq!(line("a"), Some(1));
+        assert_eq!(line("b"), Some(2));
+        assert_eq!(line("c"), None, "two routes share it");
+        assert_eq!(line("z,*,*,*"), None, "a derived id selects nothing");
+        check(&table, at("h", "/"), 2);
+        assert_eq!(table.routes().len(), 5);
+    }
+
+    #[test]
+    fn a_second_route_with_the_same_condition_is_left_out() {
+        let (routes, _) = parse_routes("*,path_beg=/a test\n*,path_beg=/a,debug demo\n", "routes");
+        let (table, problems) = Table::new(routes);
+        assert_eq!(
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["routes:2: skipping duplicate condition"]
+        );
+        check(&table, at("h", "/a"), 1);
+    }
+
+    #[test]
+    fn a_route_that_can_never_be_used_is_told() {
+        let target = || vec![Target::new(TargetAddress::Test)];
+        let host = |host| Condition { host, ..Condition::default() };
+        let (table, problems) = Table::new(vec![
+            Route::new(Condition::default(), Vec::new()),
+            Route::new(host(HostPattern::None), target()),
+            Route::new(host(HostPattern::Exact("a".repeat(256))), target()),
+        ]);
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(table.routes().is_empty());
+    }
+
+    #[test]
+    fn methods_headers_and_query_narrow_a_route() {
+        let wanted = |name: &str, value: Option<&str>| {
+            vec![NamedValue { name: name.to_owned(), value: value.map(ToOwned::to_owned) }]
+        };
+        let conditions = [
+            Condition::default(),
+            Condition { methods: vec!["POST".to_owned(), "PUT".to_owned()], ..Condition::default() },
+            Condition { headers: wanted("x-a", Some("1")), ..Condition::default() },
+            Condition { query: wanted("v", None), headers: wanted("x-b", None), ..Condition::default() },
+            Condition { query: wanted("v", Some("2")), ..Condition::default() },
+        ];
+        let (mut routes, mut n) = (Vec::new(), 0);
+        for condition in conditions {
+            n += 1;
+            let mut route = Route::new(condition, vec![Target::new(TargetAddress::Test)]);
+            route.source.line = n;
+            routes.push(route);
+        }
+        let (table, problems) = Table::new(routes);
+        assert!(problems.is_empty(), "{problems:?}");
+        let plain = RequestFacts::default();
+        check(&table, plain, 1);
+        check(&table, RequestFacts { method: "PUT", ..plain }, 2);
+        check(&table, RequestFacts { headers: &[("X-A", "1")].as_slice(), ..plain }, 3);
+        check(&table, RequestFacts { headers: &[("X-A", "2")].as_slice(), ..plain }, 1);
+        check(&table, RequestFacts { query: "a=1&v", headers: &[("X-B", "")].as_slice(), ..plain }, 4);
+        check(&table, RequestFacts { query: "v=2", ..plain }, 5);
+        check(&table, RequestFacts { query: "v=3&av=2", ..plain }, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_is_judged_without_panic(host in any::<String>(), path in any::<String>(), query in any::<String>()) {
+            let table = table(&["a.b test", "*.b test", "* test"]);
+            let facts = RequestFacts { host: Some(&host), path: &path, query: &query, ..RequestFacts::default() };
+            prop_assert!(table.find(&facts).is_some());
+        }
+    }
+}
