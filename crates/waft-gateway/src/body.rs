@@ -1,6 +1,6 @@
 //! Request bodies on their way from a client.
 
-use waft_http1::{BodyDecoder, RequestHead};
+use waft_http1::{BodyDecoder, Framing, RequestHead};
 use waft_net::Stream;
 
 use crate::buffer::ReadBuffer;
@@ -41,6 +41,11 @@ impl RequestBody {
     /// The body that `head` announces, of which up to `saved_max` bytes are kept.
     pub(crate) fn new(head: &RequestHead, saved_max: usize) -> Self {
         Self { decoder: BodyDecoder::new(head.framing()), saved: Vec::new(), saved_max, overflowed: false }
+    }
+
+    /// A body that was read before, for a request that is made again.
+    pub(crate) fn replay(saved: Vec<u8>) -> Self {
+        Self { decoder: BodyDecoder::new(Framing::None), saved_max: saved.len(), saved, overflowed: false }
     }
 
     /// Whether the whole body has been read.

@@ -1,1 +1,38 @@
-//! Requests proxied, held and answered from channels.
+//! The gateway: requests proxied to targets, held as their targets ask, and fed from channels.
+//!
+//! What it deliberately lacks: parsers of wire formats (the wire crates have them), rules about
+//! order and logs of channels (the hub has them), and descriptors (`waft-net` has them).
+//!
+//! Start with [`Gateway`], what all shards share, and [`run`], which is one shard. A request's way
+//! is told by the modules in this order: `client` reads it, `exchange` finds its route and asks
+//! its target, `relay` sends the answer on or `begin` makes a hold of it, `hold` is the life of
+//! that in the held set, `deliver` brings it what is published, and `update` asks the target again.
+
+mod begin;
+mod body;
+mod buffer;
+mod client;
+mod deliver;
+mod exchange;
+mod forward;
+mod gateway;
+mod hold;
+mod internal;
+mod link;
+pub mod metrics;
+mod payload;
+mod pool;
+mod relay;
+mod respond;
+mod service;
+mod settings;
+mod shard;
+mod sign;
+mod subscribe;
+mod update;
+
+pub use gateway::Gateway;
+pub use payload::Payload;
+pub use service::{Answer, Door, Request, Service};
+pub use settings::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings};
+pub use shard::{Entrance, run};

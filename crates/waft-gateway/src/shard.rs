@@ -157,6 +157,11 @@ impl Shard {
         spawn_local(client::serve(Rc::clone(self), client));
     }
 
+    /// Counts one more connection of this shard.
+    pub(crate) fn presence(&self) -> Presence {
+        Presence::again(&self.connections)
+    }
+
     fn may_accept(&self) -> bool {
         let settings = self.gateway.settings();
         self.connections.count.get() < settings.limits.connections_max.div_ceil(self.gateway.shards().max(1))

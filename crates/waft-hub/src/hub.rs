@@ -249,6 +249,16 @@ impl<P> Hub<P> {
         self.stripe(channel).replay(self.epoch, channel, Since::Id(id))
     }
 
+    /// The item with this id, if the channel's log still has it.
+    pub fn find(&self, channel: &str, id: &str) -> Option<Arc<Ordered<P>>> {
+        self.stripe(channel).find(channel, id)
+    }
+
+    /// The id of the last item that was delivered in sequence, if it is known.
+    pub fn last_id(&self, channel: &str) -> Option<Arc<str>> {
+        self.stripe(channel).last_id(channel)
+    }
+
     /// Where a channel stands.
     pub fn position(&self, channel: &str) -> Position {
         Position { epoch: self.epoch, number: self.stripe(channel).end(channel) }

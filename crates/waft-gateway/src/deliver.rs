@@ -1,0 +1,485 @@
+//! Items on their way to the listeners of one shard.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tracing::debug;
+use waft_grip::filter::{Context, Filters, Verdict};
+use waft_grip::item::Action;
+use waft_hub::{ChannelIndex, Replay};
+use waft_http1::Version;
+use waft_net::{Key, Wrote};
+
+use crate::hold::{self, Hold, Line, Member, Timeout, keep_alive_due};
+use crate::payload::stream_content;
+use crate::shard::Shard;
+use crate::subscribe::{self, Class, Item};
+use crate::update::{self, Urgency};
+
+/// Listeners served before other work gets its turn.
+const AT_ONCE: usize = 512;
+/// Messages merged into one write, in bytes: beyond that a call costs what its bytes cost.
+const MERGED_MAX: usize = 64 << 10;
+
+/// Delivers items in the order in which they came: all of one channel together, so that a
+/// listener gets them with one write.
+pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) {
+    match items {
+        [] => {}
+        [item] => channel(shard, std::slice::from_ref(item)).await,
+        _ => {
+            let mut order: Vec<Vec<Item>> = Vec::new();
+            let mut places: HashMap<&str, usize> = HashMap::new();
+            for item in items {
+                let place = *places.entry(&item.channel).or_insert_with(|| {
+                    order.push(Vec::new());
+                    order.len() - 1
+                });
+                if let Some(run) = order.get_mut(place) {
+                    run.push(Arc::clone(item));
+                }
+            }
+            for run in order {
+                channel(shard, &run).await;
+            }
+        }
+    }
+}
+
+/// Delivers items of one channel.
+async fn channel(shard: &Rc<Shard>, items: &[Item]) {
+    let Some(first) = items.first() else { return };
+    let Some(index) = shard.listeners.borrow().channel(&first.channel) else { return };
+    for class in [Class::Chunked, Class::Raw] {
+        let members = members(shard, index, class);
+        if !members.is_empty() {
+            plain(shard, items, class, &members).await;
+        }
+    }
+    for member in paced(members(shard, index, Class::Stream)) {
+        if let Some(member) = member {
+            for item in after(items, member.since) {
+                to_stream(shard, member.key, item);
+            }
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut answers = Answers::default();
+    for member in paced(members(shard, index, Class::Response)) {
+        if let Some(member) = member {
+            for item in after(items, member.since) {
+                to_response(shard, member.key, item, &mut answers);
+            }
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+    let now = Instant::now();
+    for item in items {
+        shard.metrics.delivery_latency.observe(now.saturating_duration_since(item.received));
+    }
+}
+
+/// Everyone who listens now: whoever comes later has subscribed after these items.
+fn members(shard: &Shard, index: ChannelIndex, class: Class) -> Vec<Member> {
+    let listeners = shard.listeners.borrow();
+    let slots = listeners.slots(index, class as u8);
+    listeners.walk(index, class as u8, 0, slots).collect()
+}
+
+/// The members, with a `None` wherever other work should get its turn.
+fn paced(members: Vec<Member>) -> impl Iterator<Item = Option<Member>> {
+    members.into_iter().enumerate().flat_map(|(number, member)| {
+        let pause = number > 0 && number % AT_ONCE == 0;
+        pause.then_some(None).into_iter().chain([Some(member)])
+    })
+}
+
+/// The items that came after a listener had joined.
+fn after(items: &[Item], since: u64) -> &[Item] {
+    let first = items.partition_point(|item| item.position.number <= since);
+    items.get(first..).unwrap_or_default()
+}
+
+/// What a stream that needs nothing of its own gets of an item.
+pub(crate) fn plain_content(item: &Item) -> Option<&Bytes> {
+    let format = item.payload.formats.http_stream.as_ref()?;
+    let mismatch = format.content_filters.as_ref().is_some_and(|wanted| !Filters::default().agrees(wanted));
+    if mismatch { None } else { stream_content(format) }
+}
+
+/// A step of what a plain stream gets.
+enum Step {
+    Write(Bytes),
+    Close,
+}
+
+/// What plain streams of a class get of a run of items, with neighbours merged.
+fn steps(items: &[Item], class: Class) -> (Vec<Step>, usize) {
+    let mut steps = Vec::new();
+    let mut merged: Vec<&Item> = Vec::new();
+    let mut size = 0;
+    let mut count = 0;
+    for item in items {
+        if let Some(content) = plain_content(item) {
+            if size + content.len() > MERGED_MAX {
+                steps.extend(merge(&merged, class));
+                merged.clear();
+                size = 0;
+            }
+            merged.push(item);
+            size += content.len() + 16;
+            count += 1;
+        } else if item.payload.formats.http_stream.as_ref().is_some_and(|format| format.action == Action::Close) {
+            steps.extend(merge(&merged, class));
+            steps.push(Step::Close);
+            return (steps, count);
+        }
+    }
+    steps.extend(merge(&merged, class));
+    (steps, count)
+}
+
+fn merge(items: &[&Item], class: Class) -> Option<Step> {
+    let bytes = |item: &Item| match class {
+        Class::Chunked => item.payload.stream_chunk().cloned(),
+        _ => plain_content(item).cloned(),
+    };
+    match items {
+        [] => None,
+        [item] => bytes(item).map(Step::Write),
+        _ => {
+            let mut out = BytesMut::new();
+            for part in items.iter().filter_map(|item| bytes(item)) {
+                out.extend_from_slice(&part);
+            }
+            Some(Step::Write(out.freeze()))
+        }
+    }
+}
+
+/// Delivers to streams that need nothing of their own: the same bytes for each.
+async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Member]) {
+    let (all, count) = steps(items, class);
+    let oldest = items.first().map_or(0, |item| item.position.number);
+    for (number, crowd) in members.chunks(AT_ONCE).enumerate() {
+        if number > 0 {
+            tokio::task::yield_now().await;
+        }
+        let now = Instant::now();
+        let mut delivered = 0;
+        let mut sent = 0;
+        for member in crowd {
+            if member.since < oldest {
+                delivered += count;
+                sent += apply(shard, member.key, &all, now);
+            } else {
+                let (some, count) = steps(after(items, member.since), class);
+                delivered += count;
+                sent += apply(shard, member.key, &some, now);
+            }
+        }
+        shard.metrics.delivered_stream.add(delivered as u64);
+        shard.metrics.bytes_sent.add(sent);
+    }
+}
+
+/// Writes to one plain stream; returns the bytes taken.
+fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], now: Instant) -> u64 {
+    let mut sent = 0;
+    for step in steps {
+        let data = match step {
+            Step::Write(data) => data,
+            Step::Close => {
+                hold::end_stream(shard, key);
+                return sent;
+            }
+        };
+        let mut held = shard.held.borrow_mut();
+        match held.write(key, data) {
+            Wrote::Sent => {
+                sent += data.len() as u64;
+                if let Some(Hold::Stream(hold)) = held.get(key)
+                    && let Some(keep_alive) = hold.idle_keep_alive()
+                {
+                    let due = keep_alive_due(keep_alive, now);
+                    held.set_deadline(key, Some(due));
+                }
+            }
+            Wrote::Queued => {
+                sent += data.len() as u64;
+                shard.slow.borrow_mut().insert(key);
+            }
+            Wrote::Full => {
+                drop(held);
+                hold::on_full(shard, key);
+            }
+            Wrote::Failed => {
+                drop(held);
+                hold::end(shard, key);
+                return sent;
+            }
+        }
+    }
+    sent
+}
+
+/// What is to be done with an item for one stream.
+enum Treatment {
+    Nothing,
+    Write(Bytes),
+    Close,
+    Fetch(Urgency),
+    /// These items come first.
+    Replay(Vec<Item>),
+    Fail(String),
+}
+
+/// Delivers an item to a stream that is looked at by itself.
+pub(crate) fn to_stream(shard: &Rc<Shard>, key: Key, item: &Item) {
+    match treat(shard, key, item) {
+        Treatment::Nothing => {}
+        Treatment::Write(data) => {
+            if hold::send(shard, key, &data) {
+                shard.metrics.delivered_stream.add(1);
+                put_off_keep_alive(shard, key);
+            }
+        }
+        Treatment::Close => hold::end_stream(shard, key),
+        Treatment::Fetch(urgency) => update::request(shard, key, urgency),
+        Treatment::Replay(items) => {
+            shard.metrics.replayed.add(items.len() as u64);
+            for item in &items {
+                to_stream(shard, key, item);
+            }
+        }
+        Treatment::Fail(error) => {
+            let debug = match shard.held.borrow().get(key) {
+                Some(Hold::Stream(hold)) => hold.route.options.debug.then_some(hold.line.version),
+                _ => None,
+            };
+            if let Some(version) = debug {
+                hold::send(shard, key, &hold::framed(version, format!("\n\n{error}\n").as_bytes()));
+                hold::end_stream(shard, key);
+            }
+        }
+    }
+}
+
+fn put_off_keep_alive(shard: &Rc<Shard>, key: Key) {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Stream(hold)) = held.get_mut(key) else { return };
+    if let Some(keep_alive) = hold.idle_keep_alive() {
+        hold.keep_due = Some(keep_alive_due(keep_alive, Instant::now()));
+        let due = hold.due();
+        held.set_deadline(key, due);
+    }
+}
+
+/// Decides what an item means for a stream, and moves the stream's position.
+fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Stream(hold)) = held.get_mut(key) else { return Treatment::Nothing };
+    let Some(format) = item.payload.formats.http_stream.as_ref() else { return Treatment::Nothing };
+    if let Some(next) = hold.next.as_mut().filter(|next| next.updating) {
+        let limit = shard.gateway.settings().limits.updating_items_max;
+        if next.pending.len() < limit {
+            next.pending.push(Arc::clone(item));
+        } else {
+            shard.metrics.dropped_updating.add(1);
+        }
+        return Treatment::Nothing;
+    }
+    let listeners = shard.listeners.borrow();
+    let named = |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+    let Some(sub) = hold.subs.iter_mut().find(named) else { return Treatment::Nothing };
+    sub.active = true;
+    match format.action {
+        Action::Send => {}
+        Action::Close => return Treatment::Close,
+        Action::Hint => return Treatment::Fetch(Urgency::High),
+        Action::Refresh => return Treatment::Nothing,
+    }
+    if let Some(position) = &sub.prev_id
+        && item.prev_id.as_deref() != Some(&**position)
+    {
+        shard.gateway.hub.forget_last_id(&item.channel);
+        if hold.route.options.log
+            && let Replay::Items(items) = shard.gateway.hub.since_id(&item.channel, position)
+            && items.first().is_some_and(|first| first.prev_id.as_deref() == Some(&**position))
+        {
+            return Treatment::Replay(items);
+        }
+        if hold.next.is_none() {
+            // Nobody can be asked for what is missing.
+            sub.prev_id = item.id.as_deref().map(Box::from);
+            if hold.is_sse {
+                shard.metrics.gaps_told.add(1);
+                let mut out = BytesMut::from(hold::GAP_NOTICE);
+                out.extend_from_slice(&format.content);
+                return Treatment::Write(hold::framed(hold.line.version, &out));
+            }
+            return Treatment::Close;
+        }
+        return Treatment::Fetch(Urgency::Low);
+    }
+    let filters = sub.filters;
+    let mut moved = None;
+    if sub.prev_id.is_some() {
+        moved = Some(item.id.as_deref().map(Box::from));
+    }
+    if let Some(wanted) = &format.content_filters
+        && !filters.agrees(wanted)
+    {
+        shard.metrics.dropped_mismatch.add(1);
+        if let (Some(sub), Some(id)) = (hold.subs.iter_mut().find(named), moved) {
+            sub.prev_id = id;
+        }
+        return Treatment::Fail(format!("filter error: {}", filters.mismatch(wanted)));
+    }
+    let version = hold.line.version;
+    drop(listeners);
+    let treatment = if filters == Filters::default() {
+        match version {
+            Version::Http11 => item.payload.stream_chunk().cloned(),
+            Version::Http10 => stream_content(format).cloned(),
+        }
+        .map_or(Treatment::Nothing, Treatment::Write)
+    } else {
+        let filtered = filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content);
+        match filtered {
+            Ok(Some(content)) if content.is_empty() => Treatment::Nothing,
+            Ok(Some(content)) => Treatment::Write(hold::framed(version, &content)),
+            Ok(None) => Treatment::Nothing,
+            Err(error) => Treatment::Fail(error),
+        }
+    };
+    if let Some(id) = moved {
+        let listeners = shard.listeners.borrow();
+        let named = |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+        if let Some(sub) = hold.subs.iter_mut().find(named) {
+            sub.prev_id = id;
+        }
+    }
+    treatment
+}
+
+/// Runs the filters of a subscription over an item: the content to send, or nothing.
+fn filter<'c>(
+    shard: &Shard,
+    prefix: &str,
+    subs: &[subscribe::Sub],
+    meta: &[(String, String)],
+    filters: Filters,
+    item: &Item,
+    content: &'c [u8],
+) -> Result<Option<Cow<'c, [u8]>>, String> {
+    let named = subscribe::positions(shard, prefix, subs);
+    let positions = subscribe::as_filter_positions(&named);
+    let context = Context { sub_meta: meta, pub_meta: &item.payload.meta, channels: &positions };
+    if filters.delivery(&context) == Verdict::Drop {
+        shard.metrics.dropped_filter.add(1);
+        return Ok(None);
+    }
+    match filters.content(&context, content) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) => {
+            shard.metrics.dropped_filter_error.add(1);
+            debug!(channel = %item.channel, %error, "An item was dropped for a listener because a filter failed.");
+            Err(format!("filter error: {error}"))
+        }
+    }
+}
+
+/// Answers made for one run of items. Long-polls that wait with the same timeout answer on
+/// connections of the same kind get the same bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    made: HashMap<(*const Timeout, u64, bool, bool, bool), Option<Bytes>>,
+}
+
+/// Delivers an item to a long-poll: the first that sends something answers it.
+pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mut Answers) {
+    let held = shard.held.borrow();
+    let Some(Hold::Response(hold)) = held.get(key) else { return };
+    let Some(format) = item.payload.formats.http_response.as_ref() else { return };
+    let position = {
+        let listeners = shard.listeners.borrow();
+        let named = |sub: &&subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+        let Some(sub) = hold.subs.iter().find(named) else { return };
+        (sub.filters, sub.prev_id.clone())
+    };
+    let (filters, prev_id) = position;
+    match format.action {
+        Action::Send => {}
+        Action::Hint => {
+            drop(held);
+            return update::retry(shard, key, Some(item));
+        }
+        Action::Close | Action::Refresh => return,
+    }
+    if let Some(prev_id) = prev_id
+        && item.prev_id.as_deref() != Some(&*prev_id)
+    {
+        shard.gateway.hub.forget_last_id(&item.channel);
+        drop(held);
+        return update::request(shard, key, Urgency::Low);
+    }
+    if let Some(wanted) = &format.content_filters
+        && !filters.agrees(wanted)
+    {
+        shard.metrics.dropped_mismatch.add(1);
+        debug!(channel = %item.channel, error = filters.mismatch(wanted), "An item does not suit a listener.");
+        return;
+    }
+    let to_head = hold.request.head.is_head();
+    let line = &hold.line;
+    let answer = if filters == Filters::default() {
+        let keep = line.keep_alive && !line.half_closed;
+        let kind = (Rc::as_ptr(&hold.template), item.position.number, line.version == Version::Http11, keep, to_head);
+        let made = answers.made.entry(kind).or_insert_with(|| merged(shard, hold, item, None));
+        made.clone()
+    } else {
+        let Timeout { body, .. } = &*hold.template;
+        let content = match &format.body {
+            waft_grip::item::ResponseBody::Bytes(content) => content.clone(),
+            waft_grip::item::ResponseBody::Patch(patch) => patch.apply(body).unwrap_or_default().into(),
+        };
+        match filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &content) {
+            Ok(Some(content)) => merged(shard, hold, item, Some(content.into_owned().into())),
+            Ok(None) | Err(_) => return,
+        }
+    };
+    drop(held);
+    if let Some(answer) = answer {
+        shard.metrics.delivered_response.add(1);
+        hold::answer_response(shard, key, &answer);
+    }
+}
+
+/// The answer to a long-poll: the item over what its target prepared.
+fn merged(shard: &Shard, hold: &hold::ResponseHold, item: &Item, content: Option<Bytes>) -> Option<Bytes> {
+    let format = item.payload.formats.http_response.as_ref()?;
+    let Timeout { parts, body } = &*hold.template;
+    let line: &Line = &hold.line;
+    let to_head = hold.request.head.is_head();
+    let last = shard.is_draining();
+    match waft_grip::merge::answer(parts, body, format) {
+        Ok((code, reason, headers, body)) => {
+            let body = content.unwrap_or(body);
+            Some(hold::response_bytes(line, to_head, code, &reason, &headers, &body, last))
+        }
+        Err(error) => {
+            debug!(channel = %item.channel, %error, "A patch did not apply.");
+            let failure = crate::respond::Failure::target(502, error.to_string());
+            let answer = failure.answer(hold.route.options.debug);
+            let keep = line.keep_alive && !line.half_closed && !last;
+            Some(crate::respond::own(to_head, line.version, &answer, keep).into())
+        }
+    }
+}
