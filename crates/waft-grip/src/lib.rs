@@ -1,7 +1,7 @@
 //! GRIP headers and instructions, publish items and formats, filters and signatures, without IO.
 //!
 //! What it lacks on purpose: sockets, clocks, and any knowledge of who is subscribed. Bytes and header lists come in,
-//! typed values go out.
+//! typed values go out. The one exception is [`sig`], which reads a key file when a `file:` key is configured.
 //!
 //! Start with [`instruct::Instruct`] (what an origin asks the proxy to do with a response) and [`item::Item`] (what a
 //! publisher sends to a channel).
@@ -29,6 +29,7 @@ pub mod keepalive;
 pub mod merge;
 pub mod patch;
 pub mod shape;
+pub mod sig;
 pub mod status;
 pub mod tnetstring;
 

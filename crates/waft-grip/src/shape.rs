@@ -149,7 +149,7 @@ impl<'v, 'a> Object<'v, 'a> {
     pub(crate) fn int(&self, field: &'static str) -> Result<Option<i64>, ShapeError> {
         match self.get(field) {
             None => Ok(None),
-            Some(TValue::Int(n)) => Ok(Some(*n)),
+            Some(TValue::Int(n)) => i64::try_from(*n).map(Some).ok().ok_or_else(|| self.invalid(field)),
             // The cast saturates, and every caller has a range far inside.
             Some(TValue::Float(n)) if n.is_finite() => Ok(Some(n.trunc() as i64)),
             Some(TValue::Str(text)) => {

@@ -48,7 +48,7 @@ pub(super) fn item(item: &Item) -> TValue<'_> {
         out.set("meta", TValue::Map(meta.collect()));
     }
     if let Some(size) = item.size {
-        out.set("size", TValue::Int(i64::try_from(size).unwrap_or(i64::MAX)));
+        out.set("size", TValue::Int(size.into()));
     }
     if item.no_seq {
         out.set("no-seq", TValue::Bool(true));
@@ -142,7 +142,7 @@ fn borrow(value: &serde_json::Value) -> TValue<'_> {
     match value {
         Value::Null => TValue::Null,
         Value::Bool(b) => TValue::Bool(*b),
-        Value::Number(n) => n.as_i64().map_or_else(|| TValue::Float(n.as_f64().unwrap_or(0.0)), TValue::Int),
+        Value::Number(n) => n.as_i128().map_or_else(|| TValue::Float(n.as_f64().unwrap_or(0.0)), TValue::Int),
         Value::String(text) => TValue::str(text),
         Value::Array(values) => TValue::List(values.iter().map(borrow).collect()),
         Value::Object(members) => {
