@@ -193,10 +193,13 @@ impl<P> Channel<P> {
             log.pop();
         }
         ledger.log_items = ledger.log_items + log.len() - len;
-        let totals = &turn.totals.log_bytes;
-        // Two steps, because a counter over all channels must not pass below zero on its way.
-        totals.fetch_add(log.bytes(), Ordering::Relaxed);
-        totals.fetch_sub(bytes, Ordering::Relaxed);
+        // A full log often swaps one item for another of its size: then the counter that all threads share stays untouched.
+        let (totals, after) = (&turn.totals.log_bytes, log.bytes());
+        if after > bytes {
+            totals.fetch_add(after - bytes, Ordering::Relaxed);
+        } else if after < bytes {
+            totals.fetch_sub(bytes - after, Ordering::Relaxed);
+        }
         self.drop_empty_log(ledger);
     }
 

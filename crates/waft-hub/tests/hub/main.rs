@@ -1,0 +1,8 @@
+//! The rules of the hub, through its public interface.
+
+mod desk;
+mod listeners;
+mod log;
+mod order;
+mod sequence;
+mod subscription;
