@@ -78,7 +78,6 @@ impl Presence {
     fn new(connections: &Rc<Connections>) -> Self {
         connections.count.set(connections.count.get() + 1);
         connections.metrics.connections.add(1);
-        connections.metrics.connections_accepted.add(1);
         Self(Rc::clone(connections))
     }
 }
@@ -159,7 +158,7 @@ impl Shard {
 
     /// Counts one more connection of this shard.
     pub(crate) fn presence(&self) -> Presence {
-        Presence::again(&self.connections)
+        Presence::new(&self.connections)
     }
 
     fn may_accept(&self) -> bool {
@@ -192,7 +191,8 @@ async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<Tl
         match arrived {
             Ok((plain, peer)) => {
                 said_full = false;
-                let presence = Presence::new(&shard.connections);
+                shard.metrics.connections_accepted.add(1);
+                let presence = shard.presence();
                 let door = door.clone();
                 match &tls {
                     None => shard.serve(Client::new(plain.into(), peer, door, presence)),

@@ -53,6 +53,11 @@ impl<P> Log<P> {
         self.bytes
     }
 
+    /// The newest item with this id.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Ordered<P>>> {
+        self.items.iter().rev().find(|item| item.id.as_deref() == Some(id)).map(Arc::clone)
+    }
+
     /// What a reader missed that stands at `since`, when the channel stands at `end`.
     pub(crate) fn replay(log: Option<&Self>, end: Position, since: Since<'_>) -> Replay<P> {
         let kept = log.map_or(0, |log| log.items.len());

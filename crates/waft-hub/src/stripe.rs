@@ -135,6 +135,14 @@ impl<P> Stripe<P> {
         Log::replay(state.and_then(|state| state.log.as_deref()), end, since)
     }
 
+    pub(crate) fn find(&self, channel: &str, id: &str) -> Option<Arc<Ordered<P>>> {
+        self.channels.get(channel)?.log.as_deref()?.find(id)
+    }
+
+    pub(crate) fn last_id(&self, channel: &str) -> Option<Arc<str>> {
+        self.channels.get(channel)?.last_id().map(Arc::clone)
+    }
+
     pub(crate) fn is_subscribed(&self, channel: &str) -> bool {
         self.channels.get(channel).is_some_and(Channel::is_subscribed)
     }

@@ -257,6 +257,14 @@ impl<T> HeldSet<T> {
         }
     }
 
+    /// As [`HeldSet::write`] for the last bytes of an exchange, which are kept whatever the limits say.
+    pub fn write_last(&mut self, key: Key, data: &Bytes) -> Wrote {
+        if self.is_waiting(key) {
+            return self.enqueue(key, data.clone(), true);
+        }
+        self.write(key, data)
+    }
+
     /// Whether bytes wait for this connection's client.
     pub fn is_waiting(&self, key: Key) -> bool {
         self.slots.get(key.index as usize).is_some_and(|slot| slot.generation == key.generation && slot.queue.is_some())
