@@ -6,7 +6,7 @@ use memchr::memchr;
 
 use crate::error::HeadError;
 use crate::limits::HeadLimits;
-use crate::octets::{has_control, is_token, list_members, trim};
+use crate::octets::{has_control, is_token, list_members, token_len, trim};
 
 /// The outcome of looking for a head at the start of some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,16 +258,21 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
     if let [b' ' | b'\t', ..] = line {
         return Err(HeadError::FoldedField);
     }
-    let Some((name, value)) = memchr(b':', line).and_then(|colon| line.split_at_checked(colon)) else {
-        return Err(HeadError::MissingColon);
-    };
-    if !is_token(name) {
-        return Err(match name {
-            [.., b' ' | b'\t'] => HeadError::SpaceBeforeColon,
-            _ => HeadError::InvalidFieldName,
-        });
+    let (name, rest) = line.split_at_checked(token_len(line)).unwrap_or_default();
+    match rest {
+        [b':', value @ ..] if !name.is_empty() => Ok((name, value)),
+        _ => Err(bad_name(line)),
     }
-    Ok((name, value.get(1..).unwrap_or_default()))
+}
+
+/// Names what is wrong with a field line that does not begin with a token and a colon.
+#[cold]
+fn bad_name(line: &[u8]) -> HeadError {
+    match memchr(b':', line).and_then(|colon| line.get(..colon)) {
+        None => HeadError::MissingColon,
+        Some([.., b' ' | b'\t']) => HeadError::SpaceBeforeColon,
+        Some(_) => HeadError::InvalidFieldName,
+    }
 }
 
 /// What the fields say about the message's end and the connection's future, gathered while they are read.
