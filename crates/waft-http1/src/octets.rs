@@ -21,21 +21,22 @@ pub(crate) fn token_len(bytes: &[u8]) -> usize {
 
 /// True if `bytes` holds a control byte other than a tab.
 ///
-/// Blocks of sixteen compile to a few vector instructions each; the last block overlaps the one before it, so that no
-/// bytes are left to be looked at singly.
+/// Blocks of bytes compile to a few vector instructions each; the last block overlaps the one before it, so that bytes are
+/// looked at singly in the shortest texts only.
 #[inline]
 pub(crate) fn has_control(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk::<BLOCK_LEN>() else {
-        return bytes.iter().fold(false, |seen, &byte| seen | is_control(byte));
-    };
-    let (blocks, _) = bytes.as_chunks::<BLOCK_LEN>();
-    blocks.iter().any(block_has_control) || block_has_control(last)
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let (blocks, _) = bytes.as_chunks::<16>();
+        return blocks.iter().any(block_has_control) || block_has_control(last);
+    }
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => block_has_control(first) | block_has_control(last),
+        _ => bytes.iter().any(|&byte| is_control(byte)),
+    }
 }
 
-const BLOCK_LEN: usize = 16;
-
 #[inline]
-fn block_has_control(block: &[u8; BLOCK_LEN]) -> bool {
+fn block_has_control<const LEN: usize>(block: &[u8; LEN]) -> bool {
     block.iter().fold(0_u8, |seen, &byte| seen | u8::from(is_control(byte))) != 0
 }
 

@@ -140,7 +140,7 @@ fn built(method: &str, target: &str, fields: &Fields) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn a_request_head_is_the_same_however_its_bytes_arrive(input in joined(HEAD_PARTS)) {
