@@ -288,7 +288,7 @@ fn item_like() -> impl Strategy<Value = TValue<'static>> {
     let map = |value: BoxedStrategy<TValue<'static>>| {
         proptest::collection::vec((key.clone(), value), 0..8).prop_map(TValue::Map).boxed()
     };
-    let word = prop::sample::select(vec!["send", "hint", "close", "text", "ping", "aGk="]).prop_map(|w| TValue::str(w));
+    let word = prop::sample::select(vec!["send", "hint", "close", "text", "ping", "aGk="]).prop_map(TValue::str);
     let leaf = prop_oneof![any_value(), word].boxed();
     let payload = prop_oneof![leaf, map(any_value().boxed())].boxed();
     let formats = prop_oneof![payload.clone(), map(payload)].boxed();
