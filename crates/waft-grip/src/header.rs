@@ -272,9 +272,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_parsed_without_panic(value: Vec<u8>) {
-            parse_values(&value);
-            parse_piece(&value);
-            split_links(&value);
+            let pieces = parse_values(&value);
+            prop_assert!(pieces.len() <= split_commas(&value).len());
+            prop_assert!(parse_piece(&value).is_none_or(|piece| piece.value.len() <= value.len()));
+            prop_assert!(split_links(&value).len() <= value.len() + 1);
         }
 
         #[test]

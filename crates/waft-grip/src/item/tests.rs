@@ -226,11 +226,11 @@ fn packets_that_cannot_be_read_are_errors() {
         ("T0:}", "publish packet is not an item: publish item object does not contain 'channel'"),
         ("0:}x", "publish packet cannot be read: tnetstring is followed by other bytes"),
         (
-            "31:7:channel,1:c,11:http-stream,0:}}",
+            "32:7:channel,1:c,11:http-stream,0:}}",
             "publish packet is not an item: 'http-stream' does not contain 'content'",
         ),
         (
-            "33:7:channel,1:c,13:http-response,0:}}",
+            "34:7:channel,1:c,13:http-response,0:}}",
             "publish packet is not an item: 'http-response' does not contain 'body' or 'body-patch'",
         ),
     ];
@@ -247,7 +247,7 @@ fn the_channel_of_a_subscription_message_is_its_first_frame() {
 
 #[test]
 fn binary_members_of_tnetstrings_are_bytes() {
-    let frame = b"46:7:channel,1:c,10:ws-message,18:11:content-bin,1:\xff,}}";
+    let frame = b"51:7:channel,1:c,10:ws-message,19:11:content-bin,1:\xff,}}";
     let message = parse_packet(frame).unwrap().formats.ws_message.unwrap();
     assert_eq!((message.kind, &message.content[..]), (WsKind::Binary, &b"\xff"[..]));
 }
@@ -288,7 +288,7 @@ fn item_like() -> impl Strategy<Value = TValue<'static>> {
     let map = |value: BoxedStrategy<TValue<'static>>| {
         proptest::collection::vec((key.clone(), value), 0..8).prop_map(TValue::Map).boxed()
     };
-    let word = prop::sample::select(vec!["send", "hint", "close", "text", "ping", "aGk="]).prop_map(|w| TValue::str(w));
+    let word = prop::sample::select(vec!["send", "hint", "close", "text", "ping", "aGk="]).prop_map(TValue::str);
     let leaf = prop_oneof![any_value(), word].boxed();
     let payload = prop_oneof![leaf, map(any_value().boxed())].boxed();
     let formats = prop_oneof![payload.clone(), map(payload)].boxed();
