@@ -107,6 +107,9 @@ const CHUNK: u32 = 256;
 
 const NONE: u32 = u32::MAX;
 
+// A value with an impossible state pays nothing for the free list.
+const _: () = assert!(size_of::<Slot<(u64, std::num::NonZeroU64)>>() == 16);
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;

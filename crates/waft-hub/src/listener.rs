@@ -383,4 +383,5 @@ impl<K: Copy> Class<K> {
 /// Stands in a list for a subscription that was removed while the class was pinned.
 const HOLE: u32 = u32::MAX;
 
-const _: () = assert!(size_of::<Subscription>() <= 8);
+const _: () = assert!(size_of::<Subscription>() == 8);
+const _: () = assert!(size_of::<Placed>() == 12 && size_of::<Channel<u64>>() == 32);

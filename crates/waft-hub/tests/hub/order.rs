@@ -52,7 +52,7 @@ struct Readers {
 
 impl Readers {
     fn deliver(&mut self, shard: u16, item: &Ordered<u32>) {
-        let channel = CHANNELS.iter().position(|name| **name == *item.channel).unwrap();
+        let channel = CHANNELS.iter().position(|name| **name == *item.channel).unwrap_or(CHANNELS.len());
         let first = *self.items.entry((channel, item.position.number)).or_insert(item.payload);
         let reader = self.by_place.entry((shard, channel)).or_default();
         let follows = reader.last.is_some_and(|last| last.number + 1 == item.position.number);
