@@ -22,6 +22,7 @@
 //! ```
 
 pub mod close;
+pub mod connection;
 pub mod deflate;
 pub mod extension;
 pub mod frame;
