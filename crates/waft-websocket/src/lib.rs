@@ -23,9 +23,11 @@
 
 pub mod close;
 pub mod connection;
+pub mod control;
 pub mod deflate;
 pub mod extension;
 pub mod frame;
+pub mod handshake;
 pub mod message;
 pub mod negotiate;
 mod utf8;
