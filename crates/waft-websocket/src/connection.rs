@@ -294,8 +294,7 @@ impl Receiver {
 
     /// The common case: a frame that is a whole message or control frame and lies in the buffer from end to end.
     fn take_whole_frame(&self, header: &Header, input: &mut BytesMut) -> Result<Option<Event>, Error> {
-        let plain = header.opcode.is_control()
-            || (header.fin && !header.rsv1 && header.opcode != Opcode::Continuation);
+        let plain = header.opcode.is_control() || (header.fin && !header.rsv1 && header.opcode != Opcode::Continuation);
         let len = usize::try_from(header.len).unwrap_or(usize::MAX);
         let (true, Some(content)) = (plain, input.get_mut(..len)) else { return Ok(None) };
         if let Some(key) = header.mask {

@@ -217,7 +217,9 @@ impl ControlMessage {
                 scheduled(&fields, SEND_DELAYED_TIMEOUT_S)?.ok_or(ControlError::BadField { field: "content" })?,
             ),
             "session" => Self::Session { id: owned(&fields, "id")? },
-            "set-meta" => Self::SetMeta { name: required(&fields, "name")?.to_owned(), value: owned(&fields, "value")? },
+            "set-meta" => {
+                Self::SetMeta { name: required(&fields, "name")?.to_owned(), value: owned(&fields, "value")? }
+            }
             "subscribe" => subscribe(&fields)?,
             "unsubscribe" => Self::Unsubscribe { channel: required(&fields, "channel")?.to_owned() },
             unknown => return Err(ControlError::UnknownType { name: unknown.chars().take(64).collect() }),

@@ -138,7 +138,13 @@ impl Decompressor {
     ///
     /// # Errors
     /// The bytes are corrupt, or hold more than `room` bytes; `limit` is what the error then names.
-    pub fn decompress(&mut self, mut piece: &[u8], room: u64, limit: u64, out: &mut Vec<u8>) -> Result<(), InflateError> {
+    pub fn decompress(
+        &mut self,
+        mut piece: &[u8],
+        room: u64,
+        limit: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), InflateError> {
         let start = out.len();
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         let mut step = OUTPUT_STEP.min(piece.len().saturating_mul(4).max(64));

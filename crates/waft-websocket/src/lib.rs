@@ -30,4 +30,5 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod negotiate;
+pub mod over_http;
 mod utf8;

@@ -94,9 +94,7 @@ impl Params {
         if self.client_no_context_takeover {
             element.push_str("; client_no_context_takeover");
         }
-        for (name, bits) in
-            [("server", self.server_max_window_bits), ("client", self.client_max_window_bits)]
-        {
+        for (name, bits) in [("server", self.server_max_window_bits), ("client", self.client_max_window_bits)] {
             if bits < WINDOW_BITS_MAX {
                 // Writing to a String cannot fail.
                 let _infallible = write!(element, "; {name}_max_window_bits={bits}");
@@ -302,7 +300,11 @@ mod tests {
         check(frugal, "permessage-deflate; client_max_window_bits", Some(both));
         check(frugal, "x-webkit-deflate-frame", None);
         check(LAX, "permessage-deflate", Some("permessage-deflate"));
-        check(LAX, "permessage-deflate; server_no_context_takeover", Some("permessage-deflate; server_no_context_takeover"));
+        check(
+            LAX,
+            "permessage-deflate; server_no_context_takeover",
+            Some("permessage-deflate; server_no_context_takeover"),
+        );
         check(
             LAX,
             "permessage-deflate; server_max_window_bits=10; client_max_window_bits=\"12\"",
@@ -357,7 +359,9 @@ mod tests {
             assert!(judged(offer, bad).is_err(), "{bad}");
         }
         assert!(judged(Offer::default(), "permessage-deflate").is_err(), "our demand was not confirmed");
-        assert!(judged(Offer::default(), "permessage-deflate; server_no_context_takeover; client_max_window_bits").is_err());
+        assert!(
+            judged(Offer::default(), "permessage-deflate; server_no_context_takeover; client_max_window_bits").is_err()
+        );
     }
 
     #[test]

@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn the_first_impossible_byte_is_refused_at_once() {
-        for begun in [&b"\xc0"[..], b"\xe0\x80", b"\xed\xa0", b"\xf4\x90", b"\xf5", b"a\xff", b"\xf0\x80", b"\xce\xbaa\x80"]
+        for begun in
+            [&b"\xc0"[..], b"\xe0\x80", b"\xed\xa0", b"\xf4\x90", b"\xf5", b"a\xff", b"\xf0\x80", b"\xce\xbaa\x80"]
         {
             for at in 0..=begun.len() {
                 let mut utf8 = Utf8::default();
