@@ -158,7 +158,7 @@ pub enum RequestKind {
     Update,
 }
 
-/// A request to be made now: POST with the media type of events, [`Session::meta`] as `Meta-` fields.
+/// A request to be made now: POST with the media type of events, [`Session::meta`](super::Session::meta) as `Meta-` fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPlan {
     /// Which step it is.

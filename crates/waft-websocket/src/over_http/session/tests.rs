@@ -467,13 +467,18 @@ proptest! {
         // What the client said while it was heard, what the target took, and how far it was offered.
         let (mut said, mut taken, mut offered) = (Vec::new(), 0_usize, 0_usize);
         let (mut heard, mut active, mut dropped) = (true, None::<RequestPlan>, false);
+        let mut failed = None::<RequestPlan>;
         for step in steps {
             if let Some(plan) = bench.plan() {
                 prop_assert!(active.is_none(), "never two requests at once");
                 let (bytes, _, _) = contents(&plan.body);
                 let rest = &said[taken..];
                 prop_assert!(rest.starts_with(&bytes), "the request continues where the target is");
-                prop_assert_eq!(plan.replayed.unwrap_or(0) as usize, (offered - taken).min(bytes.len()));
+                let replayed = plan.replayed.unwrap_or(0);
+                match failed.take() {
+                    Some(failed) => prop_assert_eq!((&plan.body, plan.replayed), (&failed.body, failed.replayed)),
+                    None => prop_assert_eq!(replayed as usize, (offered - taken).min(bytes.len())),
+                }
                 offered = offered.max(taken + bytes.len());
                 active = Some(plan);
             }
@@ -494,8 +499,9 @@ proptest! {
                 }
                 Step::Refresh => bench.session.refresh(),
                 Step::Wait => bench.pass(20_000),
-                Step::Fail => if active.take().is_some() {
+                Step::Fail => if let Some(plan) = active.take() {
                     bench.fail(Failure::NotReached);
+                    failed = Some(plan);
                 },
                 Step::Accept(_) | Step::AcceptAll => if let Some(plan) = active.take() {
                     let (bytes, close, disconnect) = contents(&plan.body);
