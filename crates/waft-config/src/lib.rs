@@ -1,1 +1,42 @@
 //! Configuration: files, environment and flags read into one validated plan.
+//!
+//! What it deliberately lacks: behaviour. It binds nothing, starts nothing, and reads files only
+//! through the function it is given.
+//!
+//! Start with [`load`], which reads `waft.toml`, and [`Plan`], which is what everything is read
+//! into; [`pushpin`] reads the files of Pushpin into the same plan.
+//!
+//! ```
+//! use waft_config::{Sources, load, report};
+//!
+//! let sources = Sources { sets: vec!["server.shards=2".to_owned()], ..Sources::default() };
+//! let plan = load(&sources, &|path| std::fs::read_to_string(path)).unwrap();
+//! assert_eq!(plan.server.shards, 2);
+//! assert!(report(&plan).starts_with("clients: 7999\n"));
+//! ```
+
+mod check;
+mod diff;
+mod mistake;
+mod native;
+mod plan;
+pub mod pushpin;
+mod reference;
+mod route;
+mod section;
+mod settings;
+mod suggest;
+mod value;
+
+pub use check::{report, warnings};
+pub use diff::{Change, Effect, diff};
+pub use mistake::{Mistake, Mistakes};
+pub use native::{ReadFile, Sources, load};
+pub use plan::Plan;
+pub use reference::{print_defaults, to_toml};
+pub use route::{Defaults, HeaderLine, HeaderMatch, QueryMatch, RouteEntry, TargetEntry};
+pub use settings::{Control, Forward, Grip, Limits, Log, Logging, Metrics, Server, SockJs, Stats, WebSocket, Zmq};
+pub use value::{
+    ByteSize, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue, OctalMode, OrOff,
+    PingMode, RequestKind, SlowReader, StatsFormat,
+};

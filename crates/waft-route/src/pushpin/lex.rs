@@ -90,10 +90,13 @@ fn quoted(chars: &mut Peekable<Chars<'_>>, into: &mut String) -> Result<(), LexE
 mod tests {
     use super::*;
 
-    fn check(line: &str, expected: Result<&[(&str, &[(&str, &str)])], LexError>) {
+    /// A value and its parameters.
+    type Expected<'a> = (&'a str, &'a [(&'a str, &'a str)]);
+
+    fn check(line: &str, expected: Result<&[Expected<'_>], LexError>) {
         let expected = expected.map(|sections| {
             let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-            let section = |(value, params): &(&str, &[(&str, &str)])| Section {
+            let section = |(value, params): &Expected<'_>| Section {
                 value: (*value).to_owned(),
                 params: params.iter().map(own).collect(),
             };

@@ -1,0 +1,227 @@
+//! The sections of the configuration, each with its keys, their defaults and their reasons.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::section::section;
+use crate::value::{
+    ByteSize, Duration, ForwardedFor, ForwardedProto, Level, Listen, LogFormat, OctalMode, OrOff, PingMode, StatsFormat,
+};
+
+section! {
+    /// Where clients connect.
+    Server {
+        /// Addresses for clients: `port`, `addr:port`, `[v6]:port`, or `unix:/path` with `?mode=660&user=u&group=g`.
+        /// `?tls` behind an address asks for TLS. A change needs a restart.
+        listen: Vec<Listen> = Listen::plain("7999").into_iter().collect();
+        /// Directory with the certificates of TLS addresses: `www.example.com.crt` and `.key`, `_.example.com.crt`
+        /// for all names one level below, `default_443.crt` for the rest of a port.
+        tls_certs: Option<PathBuf> = None, as "\"/etc/waft/certs\"";
+        /// Threads that serve clients; 0 is one for each processor. A change needs a restart.
+        shards: usize = 0;
+        /// Client connections at once. Further ones wait unaccepted.
+        client_max: NonZeroUsize = at_least_one(50_000);
+        /// How long running requests may take after the order to stop.
+        drain_timeout: Duration = Duration::from_secs(10);
+    }
+}
+
+section! {
+    /// Where publishers and operators connect.
+    Control {
+        /// Addresses of the control API. Empty: none. A change needs a restart.
+        listen: Vec<Listen> = Listen::plain("127.0.0.1:5561").into_iter().collect();
+        /// Bearer token that every call must carry. Absent: none is asked for, so keep the port private.
+        token: Option<String> = None, as "\"a long random text\"";
+        /// Key of the JSON web tokens that are let in as bearer tokens: a secret, `base64:` and bytes, or a public key in PEM.
+        jwt_key: Option<String> = None, as "\"base64:c2VjcmV0\"";
+        /// PEM file with the certificate chain of the control API. Needs `key`.
+        cert: Option<PathBuf> = None, as "\"/etc/waft/control.crt\"";
+        /// PEM file with the key of that certificate.
+        key: Option<PathBuf> = None, as "\"/etc/waft/control.key\"";
+        /// Bytes of one call's body. More is answered with 413.
+        body_max: ByteSize = ByteSize(1_000_000);
+        /// Bytes of one call's head. More is answered with 431.
+        header_max: ByteSize = ByteSize(10_000);
+    }
+}
+
+section! {
+    /// The GRIP protocol between waft and its targets.
+    Grip {
+        /// Issuer in the signature of requests to targets.
+        sig_iss: String = "pushpin".to_owned();
+        /// Key of that signature: a text, or `base64:` and bytes. Empty: requests are not signed. The default is what
+        /// Pushpin ships, and known to everyone: change it.
+        sig_key: String = DEFAULT_SIG_KEY.to_owned();
+        /// Key of GRIP proxies in front of waft. Their signed requests are trusted.
+        upstream_key: Option<String> = None, as "\"base64:c2VjcmV0\"";
+        /// Bytes of a response that holds its request. More is an error of the target.
+        hold_body_max: ByteSize = ByteSize(100_000);
+        /// Bytes of the body of a request that may be held, kept so that it can be sent again.
+        request_body_max: ByteSize = ByteSize(100_000);
+        /// Requests to a next link that may fail in a row before its stream is ended.
+        next_link_retries_max: u32 = 5;
+        /// Requests to next links at once, over all clients. Further ones wait.
+        next_link_concurrent_max: NonZeroUsize = at_least_one(100);
+        /// Ask the target again when a channel gets its first listener (Pushpin's way of closing the gap between
+        /// response and subscription, which waft has closed otherwise).
+        update_on_first_subscription: bool = false;
+    }
+}
+
+section! {
+    /// What one client may take.
+    Limits {
+        /// Bytes of a request head. More is answered with 431.
+        header_bytes: ByteSize = ByteSize(65_536);
+        /// Fields of a request head. More is answered with 431.
+        header_fields: NonZeroUsize = at_least_one(100);
+        /// Time from the first byte of a request head to its last.
+        header_timeout: Duration = Duration::from_secs(30);
+        /// Items that may wait for a client that reads slowly; then the route's `slow_client` decides.
+        queue_items: NonZeroUsize = at_least_one(1000);
+        /// Bytes that may wait for a client that reads slowly; then the route's `slow_client` decides.
+        queue_bytes: ByteSize = ByteSize(1 << 20);
+        /// Silence, in both directions, after which a connection is closed.
+        idle_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(1800));
+        /// Time in which a client that has bytes waiting must take some of them.
+        write_stall_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(60));
+        /// Channels that one connection may be subscribed to.
+        subscriptions_max: NonZeroUsize = at_least_one(20);
+    }
+}
+
+section! {
+    /// What channels remember, for listeners that return, and how items are put in order.
+    Log {
+        /// Items kept for each channel. 0: none.
+        items: usize = 100;
+        /// Bytes kept for each channel.
+        bytes: ByteSize = ByteSize(256 << 10);
+        /// How long an item is kept.
+        age: Duration = Duration::from_secs(120);
+        /// Bytes kept for all channels together.
+        total_bytes: ByteSize = ByteSize(64 << 20);
+        /// How long the id of an item is remembered, so that a repeated one is recognised.
+        id_cache_ttl: OrOff<Duration> = OrOff::On(Duration::from_secs(60));
+        /// How long an item waits for the one before it.
+        message_wait: Duration = Duration::from_secs(5);
+    }
+}
+
+section! {
+    /// What is told to targets about the client, and believed of it.
+    Forward {
+        /// What is done with X-Forwarded-For: `truncate:N` keeps the last N values, `append` adds the client. Empty: it is passed on.
+        x_forwarded_for: ForwardedFor = ForwardedFor::default();
+        /// The same for requests that are signed with `grip.upstream_key`.
+        x_forwarded_for_trusted: ForwardedFor = ForwardedFor::default();
+        /// Tell targets of TLS: `off`, `proto-only` (X-Forwarded-Proto) or `on` (X-Forwarded-Protocol too).
+        set_x_forwarded_proto: ForwardedProto = ForwardedProto::ProtoOnly;
+        /// Believe a client's X-Forwarded-Proto. Only behind a proxy that sets it.
+        accept_x_forwarded_proto: bool = false;
+        /// Token to append to CDN-Loop.
+        cdn_loop: Option<String> = None, as "\"waft\"";
+        /// Headers that count as original only if they are marked.
+        orig_headers_need_mark: Vec<String> = Vec::new();
+        /// Let clients choose a route by its id with the header Pushpin-Route.
+        accept_route_header: bool = false;
+    }
+}
+
+section! {
+    /// What is written about the work.
+    Logging {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: Level = Level::Info;
+        /// `text` or `json`.
+        format: LogFormat = LogFormat::Text;
+        /// A line for each request.
+        access: bool = true;
+        /// The client's address in those lines.
+        client: bool = false;
+        /// The client's User-Agent in those lines.
+        user_agent: bool = false;
+        /// File to write to. Absent: standard output.
+        file: Option<PathBuf> = None, as "\"/var/log/waft.log\"";
+    }
+}
+
+section! {
+    /// Counters for Prometheus.
+    Metrics {
+        /// An address of their own. They are always served by the control API too. A change needs a restart.
+        listen: Option<Listen> = None, as "\"127.0.0.1:9100\"";
+        /// Serve Pushpin's names beside our own.
+        pushpin_names: bool = false;
+        /// Put before Pushpin's names.
+        prefix: String = String::new();
+    }
+}
+
+section! {
+    /// WebSockets of all routes.
+    WebSocket {
+        /// Bytes of one message. More closes the connection with code 1009.
+        message_max: ByteSize = ByteSize(1_000_000);
+        /// Pause after which an idle client is sent a ping.
+        ping_interval: OrOff<Duration> = OrOff::On(Duration::from_secs(30));
+        /// Who answers a client's pings: `answer` (waft) or `forward` (the target).
+        ping_mode: PingMode = PingMode::Answer;
+        /// Offer permessage-deflate.
+        compression: bool = false;
+    }
+}
+
+section! {
+    /// Statistics, as Pushpin's users know them.
+    Stats {
+        /// How long a connection counts as there without being told of again.
+        connection_ttl: Duration = Duration::from_secs(120);
+        /// Tell of each connection.
+        connection_send: bool = true;
+        /// How long a subscription counts as there without being told of again.
+        subscription_ttl: Duration = Duration::from_secs(60);
+        /// How long a channel counts as subscribed after its last long-poll was answered.
+        subscription_linger: Duration = Duration::from_secs(60);
+        /// Pause between reports.
+        report_interval: OrOff<Duration> = OrOff::On(Duration::from_secs(10));
+        /// `tnetstring` or `json`.
+        format: StatsFormat = StatsFormat::TNetString;
+    }
+}
+
+section! {
+    /// The ZeroMQ doors. Each is closed unless it has an address. A change needs a restart.
+    Zmq {
+        /// PULL socket for items, bound.
+        pull: Option<String> = None, as "\"tcp://127.0.0.1:5560\"";
+        /// SUB sockets for items. Bound (the first only), or connected.
+        sub: Vec<String> = Vec::new();
+        /// Connect the SUB sockets rather than bind them.
+        sub_connect: bool = false;
+        /// PUB socket for statistics, bound.
+        stats: Option<String> = None, as "\"ipc:///run/waft/stats\"";
+        /// REP socket for commands, bound.
+        command: Option<String> = None, as "\"tcp://127.0.0.1:5563\"";
+        /// Permissions of bound ipc sockets.
+        ipc_file_mode: Option<OctalMode> = None, as "\"660\"";
+    }
+}
+
+section! {
+    /// SockJS endpoints.
+    SockJs {
+        /// The client script that the iframe page loads.
+        client_url: String = "https://cdn.jsdelivr.net/npm/sockjs-client@1/dist/sockjs.min.js".to_owned();
+    }
+}
+
+/// The key that Pushpin ships.
+pub(crate) const DEFAULT_SIG_KEY: &str = "changeme";
+
+/// `n`, or 1 if it is 0.
+fn at_least_one(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
+}
