@@ -164,7 +164,9 @@ async fn hold_response(
         }
     };
     if shard.is_draining() {
-        return Opening::new(shard, client, exchange, None).plain(Instruct { hold: None, ..instruct }, ResponseBody::Whole(body)).await;
+        let mut instruct = instruct;
+        instruct.channels.clear();
+        return Opening::new(shard, client, exchange, None).plain(instruct, ResponseBody::Whole(body)).await;
     }
     log(&exchange, Some(target), instruct.response.code, 0, "accept");
     let leftover = client.buffer.take_unread(&shard.buffers);
@@ -343,7 +345,10 @@ impl<'a> Opening<'a> {
             Sent::Broken(error) => return self.break_off(&error).await,
         }
         match instruct.next {
-            Some(next) => Box::pin(self.follow(Base::of(&self.exchange), next.uri)).await,
+            Some(next) => {
+                let base = Base::of(&self.exchange);
+                Box::pin(self.follow(base, next.uri)).await
+            }
             None => self.end_body(keep_alive).await,
         }
     }
@@ -465,7 +470,8 @@ impl<'a> Opening<'a> {
             if route.options.debug {
                 self.put(format!("\n\n{error}\n").as_bytes());
             }
-            return self.end_body(self.exchange.head.keep_alive()).await;
+            let keep_alive = self.exchange.head.keep_alive();
+            return self.end_body(keep_alive).await;
         }
         let key = self.reserve(&instruct);
         let is_sse = is_event_stream(&instruct.response);

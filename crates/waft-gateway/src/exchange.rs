@@ -14,7 +14,7 @@ use waft_route::{Headers, Proto, RequestFacts, Route, Target, TargetAddress};
 use crate::body::{BODY_BUFFER, BodyEnd, Piece, RequestBody, read_into};
 use crate::buffer::ReadBuffer;
 use crate::client::Client;
-use crate::forward::{Outgoing, begins_with};
+use crate::forward::Outgoing;
 use crate::hold;
 use crate::internal;
 use crate::pool::TargetConnection;
@@ -89,8 +89,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
         return refuse(shard, client, &head, &failure.answer(false), reusable).await;
     };
     let trusted = settings.upstream_key.as_ref().is_some_and(|key| {
-        let signature = head.field("grip-sig").and_then(|value| str::from_utf8(value).ok());
-        signature.is_some_and(|signature| key.verify(signature, crate::sign::unix_seconds()))
+        head.field("grip-sig").is_some_and(|signature| key.verify(signature, crate::sign::unix_seconds()))
     });
     let body = RequestBody::new(&head, settings.limits.request_body_max);
     if head.expects_continue() && !body.is_done() && client.stream.write_all(CONTINUE).await.is_err() {
@@ -602,9 +601,4 @@ pub(crate) fn log(exchange: &Exchange, target: Option<&Target>, status: u16, byt
         note,
         retry = exchange.retry,
     );
-}
-
-/// Whether a header speaks to the proxy rather than to the client.
-pub(crate) fn is_grip_field(name: &str) -> bool {
-    begins_with(name, "grip-")
 }

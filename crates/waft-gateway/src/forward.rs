@@ -77,7 +77,9 @@ impl Outgoing<'_> {
             writer.field("Grip-Feature", feature::FEATURES);
         }
         for (channel, id) in self.last {
-            writer.field("Grip-Last", feature::last(channel, id));
+            if let Some(last) = feature::last(channel, id) {
+                writer.field(feature::LAST, last);
+            }
         }
         match self.head.framing() {
             Framing::Length(length) => {
@@ -177,7 +179,7 @@ impl Outgoing<'_> {
         if let Some(host) = self.target.host.as_deref().or(self.route.options.as_host.as_deref()) {
             return host.into();
         }
-        if let Some(host) = self.head.host() {
+        if let Some(host) = self.head.authority() {
             return host.into();
         }
         match &self.target.address {

@@ -10,7 +10,7 @@ use waft_hub::{Hub, HubLimits, Ordered, Publish, Published};
 use waft_net::Mailbox;
 
 use crate::metrics::ShardMetrics;
-use crate::payload::Payload;
+use crate::payload::{Payload, payload_size};
 use crate::service::Service;
 use crate::settings::Settings;
 
@@ -43,7 +43,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway of `shards` shards. `epoch` marks the positions of this run: any number that the
     /// last run did not use. `demo` answers the requests of routes with the target `demo`.
-    pub fn new(shards: usize, epoch: u32, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
+    pub fn new(shards: usize, epoch: u64, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
         Self {
             hub: Hub::new(limits, epoch),
             settings: ArcSwap::from_pointee(settings),
@@ -88,7 +88,7 @@ impl Gateway {
             id: item.id.as_deref().map(Into::into),
             prev_id: item.prev_id.as_deref().map(Into::into),
             no_seq: item.no_seq,
-            size: item.payload_size(),
+            size: payload_size(&item),
             payload: Payload::new(item),
         };
         self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item))

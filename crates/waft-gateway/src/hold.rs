@@ -456,7 +456,7 @@ pub(crate) fn send(shard: &Rc<Shard>, key: Key, data: &Bytes) -> bool {
 }
 
 /// The queue of a slow client is full: something for it is lost.
-fn on_full(shard: &Rc<Shard>, key: Key) {
+pub(crate) fn on_full(shard: &Rc<Shard>, key: Key) {
     let mut held = shard.held.borrow_mut();
     let Some(Hold::Stream(hold)) = held.get_mut(key) else { return };
     let said = std::mem::replace(&mut hold.slow_said, true);
@@ -471,7 +471,7 @@ fn on_full(shard: &Rc<Shard>, key: Key) {
             shard.metrics.slow_disconnects.add(1);
             end(shard, key);
         }
-        SlowClient::Drop => hold.gap = true,
+        SlowClient::Drop | SlowClient::Wait => hold.gap = true,
     }
 }
 

@@ -28,7 +28,7 @@ impl Base {
     /// The URI of a client's request, as the client knows it.
     pub(crate) fn of(exchange: &Exchange) -> Self {
         let scheme = if exchange.secure { "https" } else { "http" };
-        let host = exchange.head.host().unwrap_or("localhost");
+        let host = exchange.head.authority().unwrap_or("localhost");
         Self { url: Url::parse(&format!("{scheme}://{host}{}", exchange.head.path_and_query())).ok() }
     }
 

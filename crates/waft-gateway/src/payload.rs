@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use waft_grip::item::{Action, Formats, HttpStream, Item};
+use waft_grip::item::{Action, Formats, HttpStream, Item, ResponseBody};
 
 /// A published item on its way to the listeners of every shard.
 #[derive(Debug)]
@@ -45,4 +45,18 @@ pub(crate) fn put_chunk(out: &mut BytesMut, data: &[u8]) {
     out.put_slice(waft_http1::chunk_header(data.len()).as_ref());
     out.put_slice(data);
     out.put_slice(b"\r\n");
+}
+
+/// What an item keeps in memory, about: its contents and metadata in bytes.
+pub(crate) fn payload_size(item: &Item) -> usize {
+    let formats = &item.formats;
+    let response = formats.http_response.as_ref().map_or(0, |format| match &format.body {
+        ResponseBody::Bytes(body) => body.len(),
+        ResponseBody::Patch(_) => 512,
+    });
+    let stream = formats.http_stream.as_ref().map_or(0, |format| format.content.len());
+    let message = formats.ws_message.as_ref().map_or(0, |format| format.content.len());
+    let object = formats.json_object.as_ref().map_or(0, Bytes::len);
+    let meta: usize = item.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
+    response + stream + message + object + meta
 }

@@ -3,18 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tracing::{error, warn};
 use waft_hub::Listeners;
-use waft_net::{Accepted, HeldSet, Key, Listener, Plain, Readiness, TlsAcceptor};
+use waft_net::{Accepted, HeldSet, Key, Listener, Plain, Readiness, TlsAcceptor, Watch};
 
 use crate::buffer::Buffers;
 use crate::client::{self, Client};
@@ -103,7 +100,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
     };
     let queue = gateway.settings().limits.queue;
     let held = HeldSet::new(Instant::now(), queue)?;
-    let ready = AsyncFd::with_interest(HeldFd(held.poll_fd()), Interest::READABLE)?;
+    let watch = held.watch()?;
     let connections =
         Rc::new(Connections { metrics: Arc::clone(&metrics), count: Cell::new(0), changed: Notify::new() });
     let shard = Rc::new(Shard {
@@ -128,21 +125,11 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         let accepted = Accepted::new(entrance.listener)?;
         spawn_local(accept(Rc::clone(&shard), accepted, entrance.door, entrance.tls));
     }
-    spawn_local(watch_held(Rc::clone(&shard), ready));
+    spawn_local(watch_held(Rc::clone(&shard), watch));
     spawn_local(keep_time(Rc::clone(&shard)));
     spawn_local(update::run(Rc::clone(&shard)));
     read_mailbox(&shard).await;
     Ok(())
-}
-
-/// The held set's epoll descriptor, which the held set keeps open for as long as the shard lives.
-#[derive(Debug)]
-struct HeldFd(RawFd);
-
-impl AsRawFd for HeldFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
 }
 
 impl Shard {
@@ -222,14 +209,14 @@ async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<Tl
 }
 
 /// Acts on what happens to connections in the held set.
-async fn watch_held(shard: Rc<Shard>, ready: AsyncFd<HeldFd>) {
+async fn watch_held(shard: Rc<Shard>, watch: Watch) {
     /// Connections looked after before other work gets its turn.
     const AT_ONCE: usize = 256;
     let mut events: Vec<(Key, Readiness)> = Vec::new();
     let mut scratch = vec![0; SCRATCH];
     loop {
-        let mut guard = match ready.readable().await {
-            Ok(guard) => guard,
+        let happened = match watch.happened().await {
+            Ok(happened) => happened,
             Err(error) => {
                 error!(%error, "Held connections can no longer be watched; restart the process.");
                 return;
@@ -238,8 +225,7 @@ async fn watch_held(shard: Rc<Shard>, ready: AsyncFd<HeldFd>) {
         if let Err(error) = shard.held.borrow_mut().poll(&mut events) {
             error!(%error, "Asking for events of held connections failed.");
         }
-        guard.clear_ready();
-        drop(guard);
+        happened.seen();
         for (number, (key, readiness)) in events.drain(..).enumerate() {
             hold::on_ready(&shard, key, readiness, &mut scratch);
             if number % AT_ONCE == AT_ONCE - 1 {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::{SendFlags, send, sendmsg};
 
+use crate::watch::Watch;
 use crate::wheel::{Tick, Wheel};
 
 /// Names a held connection. A key is never reused: after its connection has left, it finds nothing.
@@ -142,9 +143,12 @@ impl<T> HeldSet<T> {
         })
     }
 
-    /// The descriptor that becomes readable when [`HeldSet::poll`] has something to tell.
-    pub fn poll_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+    /// Waits, on the runtime of this thread, for [`HeldSet::poll`] to have something to tell.
+    ///
+    /// # Errors
+    /// The system's, when it has no descriptor left.
+    pub fn watch(&self) -> io::Result<Watch> {
+        Watch::new(rustix::io::dup(self.poll.registry().as_fd())?)
     }
 
     /// How long a tick of the timers is: how often [`HeldSet::expired`] should be called.

@@ -28,6 +28,7 @@ mod listen;
 mod mailbox;
 mod stream;
 mod tls;
+mod watch;
 mod wheel;
 
 pub use held::{Flush, HeldSet, Key, QueueLimits, Readiness, Wrote};
@@ -35,3 +36,4 @@ pub use listen::{Accepted, Endpoint, EndpointError, Listener, Plain, bind};
 pub use mailbox::{Mailbox, Shard, spawn_shards};
 pub use stream::{PeerAddr, Stream};
 pub use tls::{TlsAcceptor, TlsError};
+pub use watch::{Happened, Watch};
