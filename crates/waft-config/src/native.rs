@@ -51,7 +51,8 @@ pub fn load(sources: &Sources, read: ReadFile<'_>) -> Result<Plan, Mistakes> {
     }
     for set in &sources.sets {
         match set.split_once('=') {
-            Some((key, value)) => merging.take(key.trim(), value.trim(), &format!("--set {set}")),
+            // The value may be a secret: a mistake shows the key alone.
+            Some((key, value)) => merging.take(key.trim(), value.trim(), &format!("--set {}", key.trim())),
             None => merging.refuse(&format!("--set {set}"), "write it as section.key=value"),
         }
     }

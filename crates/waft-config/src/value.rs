@@ -424,3 +424,76 @@ words! {
         Json = "json",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `text`; `expected` is how it is written then, `None` if it is refused.
+    fn check<T: FromStr + fmt::Display + PartialEq + fmt::Debug>(text: &str, expected: Option<&str>) {
+        let got = text.parse::<T>().ok();
+        assert_eq!(got.as_ref().map(ToString::to_string).as_deref(), expected, "{text:?}");
+        if let (Some(value), Some(written)) = (got, expected) {
+            assert_eq!(written.parse::<T>().ok(), Some(value), "{written:?} reads the same");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        let millis = |text: &str| text.parse::<Duration>().map(|duration| duration.0.as_millis());
+        for (text, expected) in [
+            ("100ms", 100),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("1_000 s", 1_000_000),
+        ] {
+            assert_eq!(millis(text), Ok(expected), "{text:?}");
+        }
+        check::<Duration>("90s", Some("90s"));
+        check::<Duration>("120s", Some("2m"));
+        check::<Duration>("1500ms", Some("1500ms"));
+        check::<Duration>("0ms", Some("0s"));
+        for text in ["", "5", "s", "-5s", "5 minutes", "1.5s", "99999999999999999d"] {
+            check::<Duration>(text, None);
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        let bytes = |text: &str| text.parse::<ByteSize>().map(|size| size.0);
+        for (text, expected) in [("5", 5), ("64 KiB", 65_536), ("1MB", 1_000_000), ("2 gib", 2 << 30), ("3 kb", 3000)] {
+            assert_eq!(bytes(text), Ok(expected), "{text:?}");
+        }
+        check::<ByteSize>("65536", Some("64 KiB"));
+        check::<ByteSize>("100000", Some("100 kB"));
+        check::<ByteSize>("1500", Some("1500 B"));
+        check::<ByteSize>("0", Some("0"));
+        for text in ["", "KiB", "-1", "1 XB", "1.5 MB", "99999999999 GiB"] {
+            check::<ByteSize>(text, None);
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on_keep_their_parameters() {
+        for text in ["7999", "127.0.0.1:80", "[::]:80", "443?tls", "unix:/s", "unix:/s?mode=660&tls&user=u&group=g"] {
+            check::<Listen>(text, Some(text));
+        }
+        check::<Listen>("0.0.0.0:80", Some("80"));
+        for text in ["", "host:80", "80?mode=660", "80?tsl", "unix:", "unix:/s?mode=999", "unix:/s?x=y", "65536"] {
+            check::<Listen>(text, None);
+        }
+    }
+
+    #[test]
+    fn forwarding_rules_are_read() {
+        for text in ["", "append", "truncate:0", "truncate:2,append"] {
+            check::<ForwardedFor>(text, Some(text));
+        }
+        check::<ForwardedFor>("append, truncate:1", Some("truncate:1,append"));
+        for text in ["truncate", "truncate:x", "prepend"] {
+            check::<ForwardedFor>(text, None);
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Layers, mistakes and their places.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::value::{ByteSize, Level, OrOff};
 
@@ -29,7 +31,8 @@ fn check_mistakes(text: &str, expected: &[&str]) {
 
 fn check_set(set: &str, expected: &str) {
     let mistakes = load_text("", &[], &[set]).expect_err(set);
-    assert_eq!(mistakes.to_string(), format!("--set {set}: {expected}"));
+    let key = set.split('=').next().unwrap_or_default();
+    assert_eq!(mistakes.to_string(), format!("--set {key}: {expected}"));
 }
 
 #[test]
@@ -207,4 +210,20 @@ fn options_of_all_routes_reach_each_route() {
     assert_eq!(b.options.sig_key, None);
     assert_eq!(b.options.timeouts.connect, std::time::Duration::from_secs(1));
     assert_eq!(b.options.websocket.ping_interval, None);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_judged_without_panic(file in any::<String>(), set in "[a-z_.]{0,12}=?.{0,12}", route in any::<String>()) {
+        let sources = Sources { file: Some("f".into()), sets: vec![set], routes: vec![route], ..Sources::default() };
+        let _ = load(&sources, &|_| Ok(file.clone()));
+    }
+
+    #[test]
+    fn text_that_looks_like_a_file_is_judged_without_panic(
+        file in "(\\[(server|\\[route\\]|log)\\]\n|(host|listen|bytes|targets|shards) = (1|\"[a-z:?]{0,4}\"|\\[\"é:1\"\\]|\\{x=1\\})\n){0,8}",
+    ) {
+        let sources = Sources { file: Some("f".into()), ..Sources::default() };
+        let _ = load(&sources, &|_| Ok(file.clone()));
+    }
 }

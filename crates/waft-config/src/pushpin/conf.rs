@@ -17,6 +17,9 @@ use crate::value::{ByteSize, Duration, Level, Listen, OrOff};
 /// Where Debian's package keeps what is included.
 const LIBDIR: &str = "/usr/lib/pushpin";
 
+/// What the names of ipc sockets begin with.
+const IPC_PREFIX: &str = "pushpin-";
+
 /// The plan that `pushpin.conf` and the arguments mean.
 pub(super) fn plan(path: &Path, text: &str, args: &Args, read: ReadFile<'_>) -> Result<Plan, Mistakes> {
     let mut reading = Reading::new(path, args);
@@ -76,7 +79,7 @@ impl Reading {
             name: path.display().to_string(),
             rundir: "run".to_owned(),
             libdir: LIBDIR.to_owned(),
-            ipc_prefix: id.unwrap_or_else(|| "pushpin-".to_owned()),
+            ipc_prefix: id.unwrap_or_else(|| IPC_PREFIX.to_owned()),
             port_offset: args.id.map_or(0, |id| id * 10),
             http_ports: Vec::new(),
             https_ports: Vec::new(),
@@ -139,7 +142,8 @@ impl Reading {
         if let Some(rundir) = rundir.or(old_rundir) {
             self.rundir = rundir;
         }
-        let prefix = take("global/ipc_prefix").filter(|_| self.port_offset == 0);
+        // The number of the instance makes a prefix of its own.
+        let prefix = take("global/ipc_prefix").filter(|_| self.ipc_prefix == IPC_PREFIX);
         if let Some(prefix) = prefix {
             self.ipc_prefix = prefix;
         }
@@ -342,10 +346,7 @@ impl Reading {
         } else {
             addresses.append(&mut self.http_ports);
             addresses.extend(self.https_ports.iter().map(|port| format!("{port}?tls")));
-            addresses.extend(self.local_ports.iter().map(|path| {
-                let path = self.expand(path);
-                format!("unix:{path}")
-            }));
+            addresses.extend(self.local_ports.iter().map(|path| format!("unix:{path}")));
         }
         self.plan.server.listen.clear();
         for address in addresses {

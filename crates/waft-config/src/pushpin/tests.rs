@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::native;
 use crate::value::{ByteSize, Duration, ForwardedProto, Level, OrOff, StatsFormat};
@@ -272,5 +274,14 @@ fn an_imported_file_means_the_same() {
         let original = load(&args, &read).unwrap();
         assert!(toml.contains("# routes:2: must specify condition"), "{toml}");
         assert_eq!(imported, Plan { notes: Vec::new(), routes_file: None, ..original }, "{toml}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_panic(conf in any::<String>(), line in "[a-z_]{0,10}=[^\n]{0,10}") {
+        let conf = format!("[handler]\n{line}\n{conf}");
+        let args = Args { config: Some("c".into()), ..Args::default() };
+        let _ = load(&args, &|_| Ok(conf.clone()));
     }
 }
