@@ -30,6 +30,8 @@ pub struct Settings {
     pub accept_route_header: bool,
     /// Log a line for each request.
     pub access_log: bool,
+    /// How long requests under way may take after the order to stop.
+    pub drain_timeout: Duration,
 }
 
 /// How client addresses and schemes are told to targets.
@@ -132,6 +134,7 @@ impl Default for Settings {
             update_on_first_subscription: false,
             accept_route_header: false,
             access_log: true,
+            drain_timeout: Duration::from_secs(10),
         }
     }
 }

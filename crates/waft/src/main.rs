@@ -1,3 +1,37 @@
-//! The waft binary.
+//! The waft binary: reads a configuration, judges it, binds, runs and drains.
 
-fn main() {}
+mod cli;
+mod logging;
+mod persona;
+mod publish;
+mod reload;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match persona::run() {
+        Ok(code) => code,
+        Err(error) => {
+            // The log may not be set up yet, and a person is waiting for this line.
+            say_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line that a person asked for.
+#[expect(clippy::print_stdout, reason = "the answer to a command")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+/// Writes an error for a person.
+#[expect(clippy::print_stderr, reason = "the answer to a command")]
+fn say_error(text: &str) {
+    eprintln!("waft: {text}");
+}

@@ -1,0 +1,119 @@
+//! The command line of `waft`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use waft_config::{Plan, Sources};
+
+use crate::serve::{self, Configuration};
+use crate::{publish, say};
+
+/// The realtime gateway that lets any HTTP backend push data.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file: waft.toml, or a pushpin.conf. Without one the embedded defaults count.
+    #[arg(short, long, env = "WAFT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, over file and environment: `--set server.listen=8080`.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// A line of a routes file; such lines replace all other routes: `--route '* localhost:8000'`.
+    #[arg(long, value_name = "LINE")]
+    route: Vec<String>,
+    /// Log level: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judge a configuration and say what would be served.
+    Check(ConfigArgs),
+    /// Publish an item over HTTP.
+    Publish(publish::Args),
+    /// Print the native configuration that means the same as a pushpin.conf.
+    Import {
+        /// The pushpin.conf.
+        file: PathBuf,
+    },
+    /// Print the configuration.
+    Config {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Every key with its default and what it means, instead of what is configured.
+        #[arg(long)]
+        print_defaults: bool,
+    },
+}
+
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        None => {
+            let file = cli.config.config.clone();
+            let config = cli.config;
+            serve::run(&Configuration { file, load: Box::new(move || config.load()) })
+        }
+        Some(Command::Check(config)) => {
+            let plan = config.load()?;
+            // What the types of the plan cannot know is judged by making of it what would run.
+            crate::settings::from_plan(&plan)?;
+            say(&waft_config::report(&plan));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Publish(args)) => publish::command(args),
+        Some(Command::Import { file }) => {
+            say(&waft_config::pushpin::import(&file, &read)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Config { print_defaults: true, .. }) => {
+            say(&waft_config::print_defaults());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Config { config, .. }) => {
+            say(&waft_config::to_toml(&config.load()?));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+impl ConfigArgs {
+    /// Reads the configuration.
+    pub(crate) fn load(&self) -> Result<Plan> {
+        let mut sets = self.set.clone();
+        if let Some(level) = &self.log_level {
+            sets.push(format!("logging.level={level}"));
+        }
+        let native = self.config.as_deref().is_none_or(|path| path.extension().is_some_and(|kind| kind == "toml"));
+        if !native {
+            let args = waft_config::pushpin::Args {
+                config: self.config.clone(),
+                loglevel: self.log_level.clone(),
+                routes: self.route.clone(),
+                merge_output: true,
+                ..Default::default()
+            };
+            let path = self.config.as_deref().unwrap_or(Path::new("")).display().to_string();
+            anyhow::ensure!(self.set.is_empty(), "--set works with a native configuration; `waft import {path}` makes one");
+            return waft_config::pushpin::load(&args, &read).context("the pushpin configuration cannot be used");
+        }
+        let sources =
+            Sources { file: self.config.clone(), env: std::env::vars().collect(), sets, routes: self.route.clone() };
+        waft_config::load(&sources, &read).context("the configuration cannot be used")
+    }
+}

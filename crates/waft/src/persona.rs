@@ -1,0 +1,40 @@
+//! The names the binary answers to.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::Parser;
+use waft_config::Plan;
+
+use crate::cli::{self, Cli};
+use crate::serve::{self, Configuration};
+use crate::{publish, say};
+
+/// Does what the command line asks for, under the name it was called by.
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut args = std::env::args();
+    let name = args.next().unwrap_or_default();
+    let name = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or("waft");
+    match name {
+        "pushpin" => pushpin(args),
+        "pushpin-publish" => publish::command(publish::Args::parse()),
+        _ => cli::run(Cli::parse()),
+    }
+}
+
+/// `pushpin`, with the options its users know.
+fn pushpin(args: std::env::Args) -> Result<ExitCode> {
+    let args = waft_config::pushpin::args(args).map_err(|error| anyhow!("{error}\n\n{}", waft_config::pushpin::USAGE))?;
+    if args.help {
+        say(waft_config::pushpin::USAGE);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.version {
+        say(concat!("waft ", env!("CARGO_PKG_VERSION"), " as pushpin\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = args.config.clone();
+    let load = move || -> Result<Plan> { Ok(waft_config::pushpin::load(&args, &|path| std::fs::read_to_string(path))?) };
+    serve::run(&Configuration { file, load: Box::new(load) })
+}

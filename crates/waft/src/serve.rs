@@ -1,0 +1,260 @@
+//! A running gateway: bound, running, reloaded, drained.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use waft_config::{Listen, Plan};
+use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
+use waft_gateway::{Door, Entrance, Gateway, Service};
+use waft_grip::sig::VerifyingKey;
+use waft_net::{Endpoint, TlsAcceptor, bind, spawn_shards};
+
+use crate::logging::Log;
+use crate::reload::Watch;
+use crate::settings::{from_plan, hub_limits};
+
+/// Where the configuration comes from, at start and for each reload.
+pub(crate) struct Configuration {
+    /// Its file, if it has one.
+    pub(crate) file: Option<PathBuf>,
+    /// Reads it.
+    pub(crate) load: Box<dyn Fn() -> Result<Plan>>,
+}
+
+/// Runs until a signal ends it.
+pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
+    let plan = (configuration.load)()?;
+    let settings = from_plan(&plan)?;
+    let log = Log::start(&plan.logging)?;
+    let descriptors = raise_descriptor_limit();
+    for note in &plan.notes {
+        info!("{note}");
+    }
+    for warning in waft_config::warnings(&plan) {
+        warn!("{warning}");
+    }
+    if (plan.server.client_max.get() as u64) > descriptors {
+        warn!(client_max = plan.server.client_max, descriptors, "The process may open fewer descriptors than server.client_max asks for; raise the limit (ulimit -n).");
+    }
+    let shards = match plan.server.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    let gateway = Arc::new(Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default())));
+    let entrances = entrances(&plan, shards)?;
+    let running = start(&gateway, entrances)?;
+    for route in gateway.settings().table.routes() {
+        let targets: Vec<_> = route.targets.iter().map(|target| target.address.to_string()).collect();
+        info!(route = %route.id, targets = targets.join(" "), "Serving a route.");
+    }
+    info!(version = env!("CARGO_PKG_VERSION"), shards, "waft is ready");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        attend(&gateway, plan, configuration, &log, &mut signals).await?;
+        drain(&gateway, running, &mut signals).await
+    })
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What a shard thread takes with it.
+type Entrances = Arc<Mutex<Vec<Option<Vec<Entrance>>>>>;
+
+fn start(gateway: &Arc<Gateway>, entrances: Vec<Vec<Entrance>>) -> Result<Vec<waft_net::Shard>> {
+    let count = entrances.len();
+    let entrances: Entrances = Arc::new(Mutex::new(entrances.into_iter().map(Some).collect()));
+    let gateway = Arc::clone(gateway);
+    let body = move |number: usize| {
+        let mine = entrances.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number).and_then(Option::take);
+        let gateway = Arc::clone(&gateway);
+        async move {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            if let Err(error) = waft_gateway::run(number, gateway, mine.unwrap_or_default()).await {
+                error!(shard = number, %error, "A shard could not run; restart the process.");
+            }
+        }
+    };
+    Ok(spawn_shards(count, body)?)
+}
+
+/// Binds every address once for each shard.
+fn entrances(plan: &Plan, shards: usize) -> Result<Vec<Vec<Entrance>>> {
+    let mut all: Vec<Vec<Entrance>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut open = |listen: &Listen, door: Door, tls: Option<&TlsAcceptor>, what: &str| -> Result<()> {
+        let (listeners, bound) = bind(&listen.endpoint, shards).with_context(|| {
+            format!("cannot listen on {} for {what}; is another program using it?", listen.endpoint)
+        })?;
+        if let Endpoint::Unix { path, .. } = &bound {
+            own(path, listen)?;
+        }
+        info!(address = %bound, what, tls = tls.is_some(), "Listening.");
+        for (mine, listener) in all.iter_mut().zip(listeners) {
+            mine.push(Entrance { listener, door: door.clone(), tls: tls.cloned() });
+        }
+        Ok(())
+    };
+    for listen in &plan.server.listen {
+        ensure!(!listen.tls, "{}: TLS for clients is not available yet; put a TLS proxy in front", listen.endpoint);
+        open(listen, Door::Front, None, "clients")?;
+    }
+    let tls = match (&plan.control.cert, &plan.control.key) {
+        (Some(cert), Some(key)) => Some(TlsAcceptor::from_files(cert, key)?),
+        _ => None,
+    };
+    let control: Arc<dyn Service> = Arc::new(ControlApi::new(control_config(plan)?));
+    for listen in &plan.control.listen {
+        open(listen, Door::Service(Arc::clone(&control)), tls.as_ref(), "control")?;
+    }
+    if let Some(listen) = &plan.metrics.listen {
+        open(listen, Door::Service(Arc::new(MetricsService::new(control_config(plan)?))), None, "metrics")?;
+    }
+    Ok(all)
+}
+
+fn control_config(plan: &Plan) -> Result<ControlConfig> {
+    let jwt_key = match plan.control.jwt_key.as_deref() {
+        Some(text) => VerifyingKey::parse(text, std::path::Path::new(".")).context("control.jwt_key cannot be used")?,
+        None => None,
+    };
+    Ok(ControlConfig {
+        token: plan.control.token.clone(),
+        jwt_key,
+        body_max: plan.control.body_max.as_usize(),
+        pushpin_metrics: plan.metrics.pushpin_names,
+        metrics_prefix: plan.metrics.prefix.clone(),
+    })
+}
+
+/// Gives a Unix socket to the user and group that were asked for.
+fn own(path: &std::path::Path, listen: &Listen) -> Result<()> {
+    if listen.user.is_none() && listen.group.is_none() {
+        return Ok(());
+    }
+    let id = |file: &str, name: &str| -> Result<u32> {
+        let text = std::fs::read_to_string(file)?;
+        let line = text.lines().find(|line| line.split(':').next() == Some(name));
+        let id = line.and_then(|line| line.split(':').nth(2)).or(Some(name)).and_then(|id| id.parse().ok());
+        id.with_context(|| format!("`{name}` is not in {file}"))
+    };
+    let user = listen.user.as_deref().map(|user| id("/etc/passwd", user)).transpose()?;
+    let group = listen.group.as_deref().map(|group| id("/etc/group", group)).transpose()?;
+    std::os::unix::fs::chown(path, user, group).with_context(|| format!("cannot give {} away", path.display()))
+}
+
+/// Lets the process open as many descriptors as it may; returns how many that is.
+fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+/// Waits for signals and changes of files, until the gateway is to end.
+async fn attend(
+    gateway: &Gateway,
+    mut plan: Plan,
+    configuration: &Configuration,
+    log: &Log,
+    signals: &mut Signals,
+) -> Result<()> {
+    /// How long a changed file may still be being written.
+    const SETTLE: Duration = Duration::from_millis(200);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut watch = Watch::new(files(&plan, configuration))?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                if let Err(error) = log.reopen() {
+                    error!(%error, "The log file could not be opened again; the old one is still written.");
+                }
+            }
+            () = watch.changed() => {
+                tokio::time::sleep(SETTLE).await;
+                watch.forget();
+            }
+            () = signals.end() => return Ok(()),
+        }
+        if let Err(error) = reload(gateway, &mut plan, configuration) {
+            error!(error = format!("{error:#}"), "The new configuration cannot be used; the old one stays in force.");
+        }
+    }
+}
+
+/// Lets requests under way end, for as long as the plan allows and nobody is in a greater hurry.
+async fn drain(gateway: &Gateway, running: Vec<waft_net::Shard>, signals: &mut Signals) -> Result<ExitCode> {
+    info!("Stopping.");
+    gateway.drain();
+    let limit = gateway.settings().drain_timeout;
+    let mut ended = tokio::task::spawn_blocking(move || finish(running));
+    tokio::select! {
+        code = &mut ended => return Ok(code?),
+        () = tokio::time::sleep(limit) => warn!("Some requests did not end in time and are cut off."),
+        () = signals.end() => {}
+    }
+    gateway.stop();
+    Ok(ended.await?)
+}
+
+/// The files whose change brings a reload.
+fn files(plan: &Plan, configuration: &Configuration) -> Vec<PathBuf> {
+    configuration.file.iter().chain(&plan.routes_file).cloned().collect()
+}
+
+fn reload(gateway: &Gateway, plan: &mut Plan, configuration: &Configuration) -> Result<()> {
+    let next = (configuration.load)()?;
+    let settings = from_plan(&next)?;
+    let changes = waft_config::diff(plan, &next);
+    if changes.is_empty() {
+        info!("The configuration was read again; nothing has changed.");
+        return Ok(());
+    }
+    for change in &changes {
+        info!(%change, "Configuration.");
+    }
+    for note in next.notes.iter().filter(|note| !plan.notes.contains(note)) {
+        warn!("{note}");
+    }
+    gateway.reload(settings);
+    info!(routes = next.routes.len(), "The new configuration is in force.");
+    *plan = next;
+    Ok(())
+}
+
+/// Waits for the shards to end.
+fn finish(running: Vec<waft_net::Shard>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for shard in running {
+        if let Err(error) = shard.join() {
+            error!("{error}");
+            code = ExitCode::FAILURE;
+        }
+    }
+    info!("Stopped.");
+    code
+}

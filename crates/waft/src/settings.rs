@@ -1,0 +1,100 @@
+//! From the plan to what the gateway and its services take.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use waft_config::{ForwardedProto, Plan};
+use waft_gateway::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings};
+use waft_grip::sig::{SigningKey, VerifyingKey};
+use waft_http1::HeadLimits;
+use waft_hub::HubLimits;
+use waft_net::QueueLimits;
+
+/// "Never" for limits that are switched off.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// What the gateway is to do.
+pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
+    let table = plan.table();
+    let mut signing_keys = std::collections::HashMap::new();
+    for route in table.routes() {
+        let Some(text) = route.options.sig_key.as_deref().filter(|_| !route.options.sig_iss.is_empty()) else { continue };
+        let key = SigningKey::parse(text, Path::new("."))
+            .with_context(|| format!("the signing key of route `{}` cannot be used", route.id))?;
+        if let Some(key) = key {
+            signing_keys.insert(std::sync::Arc::clone(&route.id), key);
+        }
+    }
+    let upstream_key = match plan.grip.upstream_key.as_deref() {
+        Some(text) => VerifyingKey::parse(text, Path::new(".")).context("grip.upstream_key cannot be used")?,
+        None => None,
+    };
+    Ok(Settings {
+        table,
+        signing_keys,
+        upstream_key,
+        forward: forward(plan),
+        limits: limits(plan),
+        update_on_first_subscription: plan.grip.update_on_first_subscription,
+        accept_route_header: plan.forward.accept_route_header,
+        access_log: plan.logging.access,
+        drain_timeout: plan.server.drain_timeout.0,
+    })
+}
+
+fn forward(plan: &Plan) -> Forward {
+    let rule = |rule: &waft_config::ForwardedFor| ForwardedFor {
+        truncate: rule.truncate.map(|keep| keep as usize),
+        append: rule.append,
+    };
+    Forward {
+        x_forwarded_for: rule(&plan.forward.x_forwarded_for),
+        x_forwarded_for_trusted: rule(&plan.forward.x_forwarded_for_trusted),
+        set_scheme: match plan.forward.set_x_forwarded_proto {
+            ForwardedProto::Off => SchemeHeaders::None,
+            ForwardedProto::ProtoOnly => SchemeHeaders::Proto,
+            ForwardedProto::On => SchemeHeaders::Both,
+        },
+        accept_scheme: plan.forward.accept_x_forwarded_proto,
+        cdn_loop: plan.forward.cdn_loop.clone().unwrap_or_default(),
+        orig_headers_need_mark: plan.forward.orig_headers_need_mark.clone(),
+    }
+}
+
+fn limits(plan: &Plan) -> Limits {
+    Limits {
+        head: HeadLimits {
+            bytes_max: plan.limits.header_bytes.as_usize(),
+            fields_max: plan.limits.header_fields.get(),
+            ..HeadLimits::default()
+        },
+        head_timeout: plan.limits.header_timeout.0,
+        idle_timeout: plan.limits.idle_timeout.duration().unwrap_or(NEVER),
+        connections_max: plan.server.client_max.get(),
+        queue: QueueLimits {
+            items_max: plan.limits.queue_items.get(),
+            bytes_max: plan.limits.queue_bytes.as_usize(),
+        },
+        write_stall_timeout: plan.limits.write_stall_timeout.duration().unwrap_or(NEVER),
+        hold_body_max: plan.grip.hold_body_max.as_usize(),
+        request_body_max: plan.grip.request_body_max.as_usize(),
+        subscriptions_max: plan.limits.subscriptions_max.get(),
+        link_retries_max: plan.grip.next_link_retries_max,
+        ..Limits::default()
+    }
+}
+
+/// What channels remember.
+pub(crate) fn hub_limits(plan: &Plan) -> HubLimits {
+    HubLimits {
+        log_items_max: plan.log.items,
+        log_bytes_max: plan.log.bytes.as_usize(),
+        log_age_max: plan.log.age.0,
+        log_total_bytes_max: plan.log.total_bytes.as_usize(),
+        id_cache_ttl: plan.log.id_cache_ttl.duration().unwrap_or(Duration::ZERO),
+        message_wait: plan.log.message_wait.0,
+        linger: plan.stats.subscription_linger.0,
+        ..HubLimits::default()
+    }
+}
