@@ -143,7 +143,7 @@ enum Attempt {
     /// The response went to the client as it came.
     Relayed(Relayed),
     /// The response tells this gateway what to do.
-    Instruct(Instruct, ResponseBody),
+    Instruct(Box<Instruct>, ResponseBody),
 }
 
 /// Sends the request to the targets of its route, and does with the response what it asks for.
@@ -154,7 +154,7 @@ pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: E
         match reach(shard, &mut client, &mut exchange, target).await {
             Ok(Attempt::Relayed(relayed)) => return relayed_to(shard, client, &exchange, target, relayed).await,
             Ok(Attempt::Instruct(instruct, body)) => {
-                return hold::begin(shard, client, exchange, target, instruct, body).await;
+                return hold::begin(shard, client, exchange, target, *instruct, body).await;
             }
             Err(AttemptError::NotReached(why)) => {
                 shard.metrics.target_failures.add(1);
@@ -234,7 +234,7 @@ async fn own_target(
     if is_instruct(answer.fields.iter()) && !exchange.trusted && !exchange.route.options.no_grip {
         let reason = waft_http1::reason_phrase(answer.status);
         let instruct = Instruct::from_head(answer.status, reason, answer.fields.iter()).map_err(bad_instruct)?;
-        return Ok(Attempt::Instruct(instruct, ResponseBody::Whole(answer.body)));
+        return Ok(Attempt::Instruct(Box::new(instruct), ResponseBody::Whole(answer.body)));
     }
     let keep = client.answer(shard, &exchange.head, &answer, true).await;
     Ok(Attempt::Relayed(Relayed {
@@ -261,7 +261,7 @@ fn instruct(
 ) -> Result<Attempt, AttemptError> {
     let instruct = Instruct::from_head(head.status(), head.reason(), head.fields()).map_err(bad_instruct)?;
     let framing = framing_of(head, exchange.head.method())?;
-    Ok(Attempt::Instruct(instruct, ResponseBody::wire(connection, framing, head.keep_alive())))
+    Ok(Attempt::Instruct(Box::new(instruct), ResponseBody::wire(connection, framing, head.keep_alive())))
 }
 
 fn framing_of(head: &ResponseHead, method: &str) -> Result<Framing, AttemptError> {

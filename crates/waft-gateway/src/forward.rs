@@ -106,7 +106,8 @@ impl Outgoing<'_> {
             b'a' => self.is_grip() && name.eq_ignore_ascii_case("accept-encoding"),
             b'g' => !self.trusted && begins_with(name, "grip-"),
             b'p' => name.eq_ignore_ascii_case("pushpin-route"),
-            b'e' => !(self.trusted && options.orig_headers) && !self.keeps_marked() && begins_with(name, ORIGINAL),
+            // Marked headers survive only where marking is on, and then as they are.
+            b'e' => !options.orig_headers && begins_with(name, ORIGINAL),
             b'c' => !self.forward.cdn_loop.is_empty() && name.eq_ignore_ascii_case("cdn-loop"),
             b'x' => {
                 let scheme = self.forward.accept_scheme || self.forward.set_scheme != SchemeHeaders::None;
@@ -119,11 +120,6 @@ impl Outgoing<'_> {
             _ => false,
         };
         replaced || options.headers.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
-    }
-
-    /// Marked headers of an untrusted client survive only where marking is on, and then as they are.
-    fn keeps_marked(&self) -> bool {
-        self.route.options.orig_headers
     }
 
     fn forwarded_for(&self) -> ForwardedFor {

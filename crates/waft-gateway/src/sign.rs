@@ -13,7 +13,15 @@ use crate::settings::Settings;
 /// seconds, so all requests of one route in one second carry the same.
 #[derive(Debug, Default)]
 pub(crate) struct Signatures {
-    made: RefCell<Vec<(Arc<str>, u64, Arc<str>)>>,
+    made: RefCell<Vec<Signature>>,
+}
+
+#[derive(Debug)]
+struct Signature {
+    route: Arc<str>,
+    /// When it was made, in seconds since 1970.
+    at: u64,
+    token: Arc<str>,
 }
 
 /// Routes whose signature is kept.
@@ -25,8 +33,8 @@ impl Signatures {
         let key = settings.signing_keys.get(&route.id)?;
         let now = unix_seconds();
         let mut made = self.made.borrow_mut();
-        if let Some((_, _, token)) = made.iter().find(|(id, at, _)| *at == now && Arc::ptr_eq(id, &route.id)) {
-            return Some(Arc::clone(token));
+        if let Some(signature) = made.iter().find(|made| made.at == now && Arc::ptr_eq(&made.route, &route.id)) {
+            return Some(Arc::clone(&signature.token));
         }
         let token: Arc<str> = match key.sign(&route.options.sig_iss, now) {
             Ok(token) => token.into(),
@@ -35,9 +43,9 @@ impl Signatures {
                 return None;
             }
         };
-        made.retain(|(id, at, _)| *at == now && !Arc::ptr_eq(id, &route.id));
+        made.retain(|made| made.at == now);
         made.truncate(KEPT);
-        made.push((Arc::clone(&route.id), now, Arc::clone(&token)));
+        made.push(Signature { route: Arc::clone(&route.id), at: now, token: Arc::clone(&token) });
         Some(token)
     }
 }
