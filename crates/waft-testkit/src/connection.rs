@@ -142,6 +142,11 @@ impl Connection {
         readable
     }
 
+    /// What arrived and was not asked for yet.
+    pub fn peek(&self) -> &[u8] {
+        &self.unread
+    }
+
     /// Reads up to and including `end`.
     pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut searched = 0;

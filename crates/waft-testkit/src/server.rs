@@ -22,7 +22,15 @@ pub struct Server {
     process: Process,
     addresses: Addresses,
     directory: Directory,
+    /// How often Pushpin had told of a subscription before the test began.
+    subscriptions_before: usize,
 }
+
+/// What Pushpin logs for each channel of a hold.
+const SUBSCRIBED: &str = " subscribe ";
+
+/// A host with routes of Pushpin's own, to see whether its processes have found each other.
+const WARM_UP_HOST: &str = "warm-up.invalid";
 
 impl Server {
     /// Starts the program under test and waits until it accepts.
@@ -35,7 +43,7 @@ impl Server {
             Subject::Pushpin => start_pushpin(&config),
             Subject::Waft => start_waft(&config),
         };
-        let server = Self { process, addresses, directory };
+        let mut server = Self { process, addresses, directory, subscriptions_before: 0 };
         server.wait_until_ready();
         server
     }
@@ -135,7 +143,7 @@ impl Server {
     /// Pushpin tells of holds in its log only, once for each first subscription of a client to a channel.
     pub fn wait_for_holds(&self, count: usize) {
         match subject() {
-            Subject::Pushpin => self.process.wait_for_output(" subscribe ", count),
+            Subject::Pushpin => self.process.wait_for_output(SUBSCRIBED, self.subscriptions_before + count),
             Subject::Waft => eventually("the metric waft_holds", || {
                 (self.metric("waft_holds").unwrap_or(0.0) >= count as f64).then_some(())
             }),
@@ -168,7 +176,7 @@ impl Server {
         self.process.wait_for_exit()
     }
 
-    fn wait_until_ready(&self) {
+    fn wait_until_ready(&mut self) {
         match subject() {
             Subject::Pushpin => {
                 for part in ["zurl", "proxy", "handler"] {
@@ -180,6 +188,22 @@ impl Server {
         for address in [self.addresses.front, self.addresses.control] {
             eventually(&format!("a listener on {address}"), || TcpStream::connect(address).ok());
         }
+        if subject() == Subject::Pushpin {
+            self.warm_up();
+        }
+    }
+
+    /// Waits until the processes of Pushpin hear each other; messages of the first moments may be lost.
+    fn warm_up(&mut self) {
+        for (path, status) in [("/stream?channel=warm-up", "HTTP/1.1 200"), ("/target", "HTTP/1.1 502")] {
+            eventually("an answer through all of Pushpin", || {
+                let mut client = self.connect();
+                client.send(format!("GET {path} HTTP/1.1\r\nHost: {WARM_UP_HOST}\r\n\r\n"));
+                client.is_readable_within(Duration::from_millis(300)).then_some(())?;
+                client.peek().starts_with(status.as_bytes()).then_some(())
+            });
+        }
+        self.subscriptions_before = self.log().matches(SUBSCRIBED).count();
     }
 }
 
@@ -209,7 +233,11 @@ fn write_files(setup: &Setup, directory: &Path, addresses: &Addresses) -> PathBu
     }
     let path = directory.join("pushpin.conf");
     fs::write(&path, setup.conf_text(directory, addresses)).unwrap();
-    fs::write(directory.join("routes"), setup.routes_text()).unwrap();
+    let mut routes = setup.routes_text();
+    if subject() == Subject::Pushpin {
+        routes += &format!("{WARM_UP_HOST} test\n{WARM_UP_HOST},path_beg=/target 127.0.0.1:1\n");
+    }
+    fs::write(directory.join("routes"), routes).unwrap();
     fs::create_dir_all(directory.join("run")).unwrap();
     path
 }
