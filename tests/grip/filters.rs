@@ -104,7 +104,7 @@ fn build_id_puts_the_positions_of_the_channels_into_items() {
         { "channel": "room", "id": "8", "prev-id": "7", "http-stream": { "content": "id: %I %(x)I\n" } },
         { "channel": "room", "id": "9", "prev-id": "8", "http-stream": { "content": "id: %I\n" } },
     ]));
-    client.expect_stream("id: 7:a x\nid: 8:a\n");
+    client.expect_stream("id: 8:a x\nid: 9:a\n");
 }
 
 #[test]

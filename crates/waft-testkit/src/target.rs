@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -139,6 +140,11 @@ impl Target {
         arrived.unwrap_or_else(|_| panic!("no request reached the target within {DEADLINE:?}"))
     }
 
+    /// The requests that came so far and were not returned yet.
+    pub fn requests(&self) -> Vec<Request> {
+        self.arrived.lock().unwrap().try_iter().collect()
+    }
+
     /// How many requests came so far.
     pub fn request_count(&self) -> usize {
         self.shared.requests.load(Ordering::Acquire)
@@ -170,7 +176,7 @@ impl Target {
             stopped: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
-            open: Mutex::new(Vec::new()),
+            open: Mutex::new(HashMap::new()),
             sender: Mutex::new(sender),
         });
         let handle = Arc::new(handle);
@@ -181,13 +187,18 @@ impl Target {
                 if accepting.stopped.load(Ordering::Acquire) {
                     return;
                 }
-                accepting.connections.fetch_add(1, Ordering::AcqRel);
+                let number = accepting.connections.fetch_add(1, Ordering::AcqRel);
                 let connection = Connection::from_socket(socket);
                 if let Ok(socket) = connection.duplicate() {
-                    accepting.open.lock().unwrap().push(socket);
+                    accepting.open.lock().unwrap().insert(number, socket);
                 }
                 let (handle, shared) = (Arc::clone(&handle), Arc::clone(&accepting));
-                thread::Builder::new().stack_size(256 * 1024).spawn(move || handle(connection, &shared)).unwrap();
+                let serve = move || {
+                    handle(connection, &shared);
+                    // With the duplicate goes the last descriptor, so that the connection closes, or resets, now.
+                    shared.open.lock().unwrap().remove(&number);
+                };
+                thread::Builder::new().stack_size(256 * 1024).spawn(serve).unwrap();
             }
         });
         Self { address, shared, arrived: Mutex::new(receiver) }
@@ -208,7 +219,7 @@ impl Drop for Target {
             Listening::Tcp(address) => drop(TcpStream::connect(address)),
             Listening::Unix(path) => drop(UnixStream::connect(path)),
         }
-        for socket in self.shared.open.lock().unwrap().drain(..) {
+        for (_, socket) in self.shared.open.lock().unwrap().drain() {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -264,7 +275,7 @@ struct Shared {
     stopped: AtomicBool,
     requests: AtomicUsize,
     connections: AtomicUsize,
-    open: Mutex<Vec<Socket>>,
+    open: Mutex<HashMap<usize, Socket>>,
     sender: Mutex<Sender<Request>>,
 }
 
