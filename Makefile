@@ -1,0 +1,33 @@
+# What a developer does: build and run waft, test it, measure it.
+
+# Tests wait for programs more than they compute.
+export RUST_TEST_THREADS ?= 8
+
+.PHONY: run build test tools lint check-judge bench fuzz
+
+run:
+	cargo run --package waft -- $(ARGS)
+
+build:
+	cargo build --release --package waft
+
+test: tools lint
+	cargo test --workspace --locked
+
+tools:
+	scripts/install-test-tools
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Runs the tests of behaviour against the genuine Pushpin, which must be installed: what fails there is a wrong test.
+check-judge:
+	WAFT_TEST_SERVER=pushpin scripts/install-test-tools
+	WAFT_TEST_SERVER=pushpin cargo test --package waft-tests --locked --no-fail-fast
+
+bench:
+	bench/run
+
+fuzz:
+	fuzz/run

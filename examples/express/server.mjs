@@ -1,0 +1,38 @@
+// A backend with Express and @fanoutio/serve-grip. See README.md beside this file.
+import express from 'express';
+import { ServeGrip } from '@fanoutio/serve-grip';
+
+const app = express();
+const serveGrip = new ServeGrip({ grip: process.env.GRIP_URL ?? 'http://127.0.0.1:5561/?verify-iss=pushpin&verify-key=changeme' });
+app.use(serveGrip);
+
+app.get('/stream', (req, res) => {
+  if (!req.grip.isProxied) {
+    return res.status(501).send('Ask through waft.\n');
+  }
+  const instruct = res.grip.startInstruct();
+  instruct.addChannel('news');
+  instruct.setHoldStream();
+  res.type('text/plain').send('welcome\n');
+});
+
+app.get('/poll', (req, res) => {
+  const instruct = res.grip.startInstruct();
+  instruct.addChannel('news');
+  instruct.setHoldLongPoll(25);
+  res.type('text/plain').send('no news\n');
+});
+
+app.get('/whoami', (req, res) => {
+  res.send(`proxied=${req.grip.isProxied} signed=${req.grip.isSigned}\n`);
+});
+
+app.post('/news', express.text({ type: () => true }), async (req, res) => {
+  const publisher = serveGrip.getPublisher();
+  await publisher.publishHttpStream('news', `${req.body}\n`);
+  await publisher.publishHttpResponse('news', `${req.body}\n`);
+  res.send('published\n');
+});
+
+const port = Number(process.env.PORT ?? 8000);
+app.listen(port, '127.0.0.1', () => console.log(`listening on 127.0.0.1:${port}`));

@@ -1,0 +1,1 @@
+//! Tests of the built program, by capability; see README.md for where a new test goes.

@@ -1,0 +1,10 @@
+//! WebSockets, passed to backends as events over HTTP or as they are.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod direct;
+mod over_http;
