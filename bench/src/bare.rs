@@ -14,6 +14,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::http;
+use crate::ws;
 
 const CLIENT_LISTENER: Token = Token(usize::MAX - 1);
 const CONTROL_LISTENER: Token = Token(usize::MAX - 2);
@@ -26,7 +27,23 @@ enum Record {
     Client(Box<Client>),
     Control(Box<Control>),
     Target(Box<Target>),
-    Held { stream: TcpStream, channel: u32, place: u32, poll: bool },
+    Held {
+        stream: TcpStream,
+        channel: u32,
+        place: u32,
+        poll: bool,
+    },
+    /// A held WebSocket; what the client says goes to the target by POST.
+    Socket {
+        stream: TcpStream,
+        channel: u32,
+        place: u32,
+    },
+    /// One side of a WebSocket that is passed through.
+    Tunnel {
+        stream: TcpStream,
+        other: u32,
+    },
 }
 
 struct Client {
@@ -37,6 +54,8 @@ struct Client {
     sent: usize,
     target: Option<usize>,
     close: bool,
+    /// The proof for a WebSocket that waits for the target's consent.
+    proof: Option<String>,
 }
 
 struct Control {
@@ -55,6 +74,9 @@ struct Target {
 
 #[derive(Default)]
 struct Channel {
+    name: Vec<u8>,
+    /// Whether its listeners are WebSockets, so that frames are pending and not chunks.
+    sockets: bool,
     listeners: Vec<u32>,
     pending: Vec<u8>,
     /// Size of the first pending message's chunk framing, and of the message.
@@ -97,6 +119,7 @@ pub fn run(client: SocketAddr, control: SocketAddr, target: SocketAddr) -> std::
                         sent: 0,
                         target: None,
                         close: false,
+                        proof: None,
                     }))
                 }),
                 CONTROL_LISTENER => {
@@ -159,7 +182,8 @@ impl Bare {
                     self.close(client);
                 }
             }
-            Record::Held { channel, place, .. } => self.leave(channel, place),
+            Record::Held { channel, place, .. } | Record::Socket { channel, place, .. } => self.leave(channel, place),
+            Record::Tunnel { other, .. } => self.close(other as usize),
         }
         self.freed.push(index);
     }
@@ -169,7 +193,7 @@ impl Bare {
         let listeners = &mut self.channels[channel as usize].listeners;
         listeners.swap_remove(place as usize);
         if let Some(&moved) = listeners.get(place as usize)
-            && let Record::Held { place: at, .. } = &mut self.records[moved as usize]
+            && let Record::Held { place: at, .. } | Record::Socket { place: at, .. } = &mut self.records[moved as usize]
         {
             *at = place;
         }
@@ -181,9 +205,9 @@ impl Bare {
             Record::Client(_) => self.serve_client(index, event),
             Record::Control(_) => !event.is_readable() || self.serve_control(index, event),
             Record::Target(_) => !event.is_readable() || self.serve_target(index),
-            Record::Held { stream, .. } => {
-                !event.is_readable() || !matches!(stream.read(&mut self.scratch), Ok(0))
-            }
+            Record::Socket { .. } => !event.is_readable() || self.serve_socket(index),
+            Record::Tunnel { .. } => !event.is_readable() || self.serve_tunnel(index, event),
+            Record::Held { stream, .. } => !event.is_readable() || !matches!(stream.read(&mut self.scratch), Ok(0)),
         };
         if !alive {
             self.close(index);
@@ -224,37 +248,148 @@ impl Bare {
             &whole
         };
         client.close = http::closes(head);
+        if let Some(key) = http::header(head, "sec-websocket-key") {
+            if head.starts_with(b"GET /direct") {
+                self.head = head.to_vec();
+                return self.tunnel(index);
+            }
+            client.proof = Some(ws::accept(key));
+            let channel = http::query(head, "channel").unwrap_or_default();
+            self.head = event_request(channel, b"OPEN\r\n");
+            return self.request(index);
+        }
         if !rebuild_request(head, &mut self.head) {
             return false;
         }
         self.request(index)
     }
 
+    /// A new connection to the target. Over loopback connecting ends at once, so blocking for it is no delay.
+    fn connect(&mut self, record: impl Fn(TcpStream) -> Record) -> Option<usize> {
+        let stream = std::net::TcpStream::connect(self.address).ok()?;
+        stream.set_nonblocking(true).ok()?;
+        stream.set_nodelay(true).ok()?;
+        self.add(TcpStream::from_std(stream), record)
+    }
+
+    /// Passes a WebSocket through, handshake and all.
+    fn tunnel(&mut self, index: usize) -> bool {
+        let Some(target) = self.connect(|stream| Record::Tunnel { stream, other: index as u32 }) else { return false };
+        if let Record::Client(client) = std::mem::replace(&mut self.records[index], Record::Vacant) {
+            self.records[index] = Record::Tunnel { stream: client.stream, other: target as u32 };
+        }
+        let Record::Tunnel { stream, .. } = &mut self.records[target] else { return false };
+        matches!(stream.write(&self.head), Ok(sent) if sent == self.head.len())
+    }
+
+    fn serve_tunnel(&mut self, index: usize, event: &Event) -> bool {
+        loop {
+            let Record::Tunnel { stream, other } = &mut self.records[index] else { return true };
+            let other = *other as usize;
+            let read = match stream.read(&mut self.scratch) {
+                Ok(0) => return false,
+                Ok(read) => read,
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            };
+            let Record::Tunnel { stream, .. } = &mut self.records[other] else { return false };
+            if !matches!(stream.write(&self.scratch[..read]), Ok(sent) if sent == read) {
+                return false;
+            }
+            if read < self.scratch.len() && !event.is_read_closed() {
+                return true;
+            }
+        }
+    }
+
+    /// A held WebSocket says something: it goes to the target as events, all that has come in one request.
+    fn serve_socket(&mut self, index: usize) -> bool {
+        let Record::Socket { stream, channel, .. } = &mut self.records[index] else { return true };
+        let read = match stream.read(&mut self.scratch) {
+            Ok(0) => return false,
+            Ok(read) => read,
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        };
+        let (mut frames, mut events, mut alive) = (ws::Frames::default(), Vec::new(), true);
+        let fed = frames.feed(&self.scratch[..read], |opcode, payload| {
+            alive &= opcode == ws::TEXT;
+            let _ = write!(events, "TEXT {:x}\r\n", payload.len());
+            events.extend_from_slice(payload);
+            events.extend_from_slice(b"\r\n");
+        });
+        if fed.is_err() || frames.is_inside() || !alive {
+            return false;
+        }
+        self.head = event_request(&self.channels[*channel as usize].name, &events);
+        self.request(index)
+    }
+
+    /// The target answers with events: consent to a WebSocket, or messages for it.
+    fn event_response(&mut self, index: usize, client_index: usize, body: &[u8]) -> bool {
+        self.finish(index, client_index);
+        let mut out = Vec::new();
+        let mut rest = body;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, tail) = rest.split_at(end + 1);
+            let size = line.trim_ascii_end().strip_prefix(b"TEXT ").and_then(|size| std::str::from_utf8(size).ok());
+            let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
+            let Some(content) = tail.get(..size.unwrap_or(0)) else { return false };
+            if let Some(name) = subscription(content) {
+                let channel = self.channel(name);
+                self.upgrade(client_index, channel);
+            } else if size.is_some() {
+                ws::encode(ws::TEXT, content, false, &mut out);
+            }
+            rest = tail.get(size.map_or(0, |size| size + 2)..).unwrap_or_default();
+        }
+        match &mut self.records[client_index] {
+            Record::Socket { stream, .. } if !out.is_empty() => {
+                matches!(stream.write(&out), Ok(sent) if sent == out.len())
+            }
+            Record::Socket { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// A client whose target consented becomes a WebSocket and a listener.
+    fn upgrade(&mut self, client_index: usize, channel: u32) {
+        if let Record::Client(mut client) = std::mem::replace(&mut self.records[client_index], Record::Vacant) {
+            let place = self.join(channel, client_index, true);
+            let proof = client.proof.take().unwrap_or_default();
+            let head = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {proof}\r\n\r\n"
+            );
+            // A short write shows in the load as a handshake that never ends.
+            let _ = client.stream.write(head.as_bytes());
+            self.records[client_index] = Record::Socket { stream: client.stream, channel, place };
+        }
+    }
+
+    /// The number of a channel, made if it is new.
+    fn channel(&mut self, name: &[u8]) -> u32 {
+        if let Some(channel) = self.names.get(name) {
+            return *channel;
+        }
+        self.channels.push(Channel { name: name.to_vec(), ..Channel::default() });
+        let channel = (self.channels.len() - 1) as u32;
+        self.names.insert(name.to_vec(), channel);
+        channel
+    }
+
+    /// Adds a listener; its place.
+    fn join(&mut self, channel: u32, index: usize, socket: bool) -> u32 {
+        let channel = &mut self.channels[channel as usize];
+        channel.sockets = socket;
+        channel.listeners.push(index as u32);
+        (channel.listeners.len() - 1) as u32
+    }
+
     /// Sends the request in `head` for a client.
     fn request(&mut self, index: usize) -> bool {
-        let target = match self.idle.pop() {
-            Some(target) => target,
-            None => {
-                // Connecting over loopback ends at once, so blocking for it is no delay.
-                let Ok(stream) = std::net::TcpStream::connect(self.address) else { return false };
-                if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
-                    return false;
-                }
-                let record = |stream| {
-                    Record::Target(Box::new(Target {
-                        stream,
-                        client: None,
-                        partial: Vec::new(),
-                        left: 0,
-                        in_body: false,
-                    }))
-                };
-                match self.add(TcpStream::from_std(stream), record) {
-                    Some(target) => target,
-                    None => return false,
-                }
-            }
+        let record = |stream| {
+            Record::Target(Box::new(Target { stream, client: None, partial: Vec::new(), left: 0, in_body: false }))
         };
+        let Some(target) = self.idle.pop().or_else(|| self.connect(record)) else { return false };
         if let Record::Target(record) = &mut self.records[target] {
             record.client = Some(index);
             if !matches!(record.stream.write(&self.head), Ok(sent) if sent == self.head.len()) {
@@ -307,6 +442,10 @@ impl Bare {
 
     /// A response begins: passes it on or holds.
     fn response_head(&mut self, index: usize, client_index: usize, read: usize) -> bool {
+        let is_event = match &self.records[client_index] {
+            Record::Client(client) => client.proof.is_some(),
+            record => matches!(record, Record::Socket { .. }),
+        };
         let Record::Target(target) = &mut self.records[index] else { return true };
         let whole;
         let bytes = if target.partial.is_empty() {
@@ -320,19 +459,21 @@ impl Bare {
             target.partial = bytes.to_vec();
             return true;
         };
+        if is_event {
+            let length = http::content_length(&bytes[..end]);
+            if bytes.len() < end + length {
+                target.partial = bytes.to_vec();
+                return true;
+            }
+            let body = bytes[end..end + length].to_vec();
+            return self.event_response(index, client_index, &body);
+        }
         let Record::Client(client) = &mut self.records[client_index] else { return false };
         let Some(seen) = rebuild_response(&bytes[..end], client.close, &mut self.head) else { return false };
         let body = &bytes[end..];
         if let Some((poll, name)) = seen.hold {
-            let channel = match self.names.get(name) {
-                Some(channel) => *channel,
-                None => {
-                    self.channels.push(Channel::default());
-                    let channel = (self.channels.len() - 1) as u32;
-                    self.names.insert(name.to_vec(), channel);
-                    channel
-                }
-            };
+            let name = name.to_vec();
+            let channel = self.channel(&name);
             self.hold(index, client_index, channel, poll);
             return true;
         }
@@ -371,9 +512,7 @@ impl Bare {
     fn hold(&mut self, index: usize, client_index: usize, channel: u32, poll: bool) {
         self.finish(index, client_index);
         if let Record::Client(client) = std::mem::replace(&mut self.records[client_index], Record::Vacant) {
-            let listeners = &mut self.channels[channel as usize].listeners;
-            let place = listeners.len() as u32;
-            listeners.push(client_index as u32);
+            let place = self.join(channel, client_index, false);
             self.records[client_index] = Record::Held { stream: client.stream, channel, place, poll };
             if !poll {
                 let begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -383,7 +522,7 @@ impl Bare {
     }
 
     fn send_held(&mut self, index: usize, bytes: &[u8]) {
-        if let Record::Held { stream, .. } = &mut self.records[index]
+        if let Record::Held { stream, .. } | Record::Socket { stream, .. } = &mut self.records[index]
             && !matches!(stream.write(bytes), Ok(sent) if sent == bytes.len())
         {
             self.close(index);
@@ -411,13 +550,18 @@ impl Bare {
                     if pending.pending.is_empty() {
                         self.dirty.push(channel);
                     }
-                    let before = pending.pending.len();
-                    let _ = write!(pending.pending, "{:x}\r\n", message.len());
-                    if before == 0 {
-                        pending.first = (pending.pending.len(), message.len());
+                    if pending.sockets {
+                        ws::encode(ws::TEXT, message, false, &mut pending.pending);
+                        pending.first = (0, 0);
+                    } else {
+                        let before = pending.pending.len();
+                        let _ = write!(pending.pending, "{:x}\r\n", message.len());
+                        if before == 0 {
+                            pending.first = (pending.pending.len(), message.len());
+                        }
+                        pending.pending.extend_from_slice(message);
+                        pending.pending.extend_from_slice(b"\r\n");
                     }
-                    pending.pending.extend_from_slice(message);
-                    pending.pending.extend_from_slice(b"\r\n");
                 }
                 control.partial.drain(..whole);
                 if control.stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
@@ -447,7 +591,7 @@ impl Bare {
                         });
                         self.answer_poll(index, answer);
                     }
-                    Record::Held { .. } => self.send_held(index, &pending),
+                    Record::Held { .. } | Record::Socket { .. } => self.send_held(index, &pending),
                     _ => {}
                 }
             }
@@ -456,8 +600,7 @@ impl Bare {
 
     /// A long-poll gets its answer and is an ordinary client again.
     fn answer_poll(&mut self, index: usize, answer: &[u8]) {
-        if let Record::Held { stream, channel, place, .. } =
-            std::mem::replace(&mut self.records[index], Record::Vacant)
+        if let Record::Held { stream, channel, place, .. } = std::mem::replace(&mut self.records[index], Record::Vacant)
         {
             self.leave(channel, place);
             let mut client = Box::new(Client {
@@ -467,6 +610,7 @@ impl Bare {
                 sent: 0,
                 target: None,
                 close: false,
+                proof: None,
             });
             let alive = client.send(answer);
             self.records[index] = Record::Client(client);
@@ -500,6 +644,24 @@ impl Client {
         self.sent = 0;
         !(self.close && self.target.is_none())
     }
+}
+
+/// A request that carries WebSocket events.
+fn event_request(channel: &[u8], events: &[u8]) -> Vec<u8> {
+    let mut out = b"POST /ws?channel=".to_vec();
+    out.extend_from_slice(channel);
+    let _ = write!(
+        out,
+        " HTTP/1.1\r\nHost: bench\r\nContent-Type: application/websocket-events\r\nContent-Length: {}\r\n\r\n",
+        events.len()
+    );
+    out.extend_from_slice(events);
+    out
+}
+
+/// The channel of a control message that subscribes.
+fn subscription(content: &[u8]) -> Option<&[u8]> {
+    content.strip_prefix(br#"c:{"type":"subscribe","channel":""#)?.strip_suffix(br#""}"#)
 }
 
 /// What a response asks for.

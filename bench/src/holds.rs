@@ -10,7 +10,8 @@ use crate::histogram::Histogram;
 use crate::http::Response;
 use crate::message::{Assembler, Template};
 use crate::process;
-use crate::server::Server;
+use crate::server::{Server, Transport};
+use crate::ws::{self, Frames};
 
 /// Holds that are opened at a time: fewer than what makes Pushpin answer 502.
 const OPENING_MAX: usize = 64;
@@ -30,12 +31,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Connects, sends the request and registers the socket.
-    pub fn begin(
-        address: std::net::SocketAddr,
-        request: &[u8],
-        poll: &Poll,
-        token: usize,
-    ) -> Result<Self, String> {
+    pub fn begin(address: std::net::SocketAddr, request: &[u8], poll: &Poll, token: usize) -> Result<Self, String> {
         let began = Instant::now();
         // Over loopback a connection is made inside the call; only a full backlog makes it wait.
         let connect = || {
@@ -56,6 +52,7 @@ impl Exchange {
 #[derive(Debug, Default)]
 struct Seen {
     assembler: Assembler,
+    frames: Frames,
     count: u32,
     sum: u64,
     /// Differs between listeners that saw the same messages in another order.
@@ -78,6 +75,7 @@ pub struct Holds {
     events: Events,
     exchanges: Vec<Option<Exchange>>,
     seen: Vec<Seen>,
+    transport: Transport,
     channels: Channels,
     prefix: String,
     scratch: Vec<u8>,
@@ -121,13 +119,20 @@ pub struct Publishing {
 
 impl Holds {
     /// Opens `count` holds on channels that begin with `prefix`.
-    pub fn open(server: &Server, count: usize, channels: Channels, prefix: &str) -> Result<Self, String> {
+    pub fn open(
+        server: &Server,
+        transport: Transport,
+        count: usize,
+        channels: Channels,
+        prefix: &str,
+    ) -> Result<Self, String> {
         let io = |error: std::io::Error| format!("no epoll descriptor: {error}");
         let mut own = Self {
             poll: Poll::new().map_err(io)?,
             events: Events::with_capacity(1024),
             exchanges: (0..count).map(|_| None).collect(),
             seen: (0..count).map(|_| Seen::default()).collect(),
+            transport,
             channels,
             prefix: prefix.to_owned(),
             scratch: vec![0; 256 * 1024],
@@ -169,7 +174,7 @@ impl Holds {
     }
 
     fn begin(&mut self, server: &Server, index: usize) -> Result<(), String> {
-        let request = server.stream_request(&self.channel(index));
+        let request = server.hold_request(self.transport, &self.channel(index));
         self.exchanges[index] = Some(Exchange::begin(server.clients, &request, &self.poll, index)?);
         Ok(())
     }
@@ -214,11 +219,11 @@ impl Holds {
             }
         }
         match exchange.response.status {
-            Some(200) if before.is_none() => {
+            Some(200 | 101) if before.is_none() => {
                 self.latency.record(exchange.began.elapsed());
                 Ok(true)
             }
-            Some(status) if status != 200 => Err(format!("status {status}")),
+            Some(status) if !matches!(status, 200 | 101) => Err(format!("status {status}")),
             _ => Ok(false),
         }
     }
@@ -238,7 +243,7 @@ impl Holds {
         };
         let mut publishers: Vec<Publisher> = (0..how.window).map(|_| Publisher::default()).collect();
         let requests: Vec<Vec<u8>> = (0..how.messages)
-            .map(|number| server.publish_stream(&self.channel(number), &template.render(number as u32)))
+            .map(|number| server.publish_hold(self.transport, &self.channel(number), &template.render(number as u32)))
             .collect();
         let cpu = process::cpu(server.pid());
         let (begin, mut next, mut progress) = (Instant::now(), 0, (0, Instant::now()));
@@ -352,17 +357,29 @@ fn read_listener(
         };
         let now = Instant::now();
         let mut outcome = Ok(());
+        let is_socket = exchange.response.status == Some(101);
+        let Seen { assembler, frames, count, sum, order } = &mut *seen;
         exchange.response.feed(&scratch[..read], |part| {
-            let fed = seen.assembler.feed(template, part, |number| {
-                seen.count += 1;
-                seen.sum += u64::from(number) * u64::from(number);
-                seen.order = seen.order.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(number) + 1);
-                if let Err(reason) = run.arrived(number, now) {
-                    outcome = Err(reason);
-                }
-            });
-            if let Err(reason) = fed {
-                outcome = Err(reason);
+            let mut arrived = |number: u32| {
+                *count += 1;
+                *sum += u64::from(number) * u64::from(number);
+                *order = order.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(number) + 1);
+                run.arrived(number, now)
+            };
+            let fed = if is_socket {
+                let mut inner = Ok(());
+                let fed = frames.feed(part, |opcode, payload| match (opcode, template.number(payload)) {
+                    (ws::TEXT, Some(number)) => inner = inner.clone().and(arrived(number)),
+                    _ => inner = Err(format!("a frame arrived that is not ours, opcode {opcode}")),
+                });
+                fed.and(inner)
+            } else {
+                let mut inner = Ok(());
+                let fed = assembler.feed(template, part, |number| inner = inner.clone().and(arrived(number)));
+                fed.and(inner)
+            };
+            if fed.is_err() {
+                outcome = fed;
             }
         })?;
         outcome?;

@@ -172,8 +172,11 @@ impl Response {
         self.status = Some(status);
         self.closes = closes(head);
         let chunked = header(head, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"));
-        self.place = if status == 101 || status == 204 || status == 304 {
+        self.place = if status == 204 || status == 304 {
             Place::Done
+        } else if status == 101 {
+            // What follows belongs to another protocol and is handed on as it comes.
+            Place::UntilClose
         } else if chunked {
             Place::Size(0)
         } else if header(head, "content-length").is_some() {
@@ -205,7 +208,11 @@ mod tests {
     #[test]
     fn a_response_is_read_the_same_in_any_split() {
         check(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", true);
-        check(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x=y\r\n0123456789\r\n", b"hello0123456789", false);
+        check(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x=y\r\n0123456789\r\n",
+            b"hello0123456789",
+            false,
+        );
         check(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", b"hi", true);
         check(b"HTTP/1.0 200 OK\r\n\r\nall", b"all", false);
     }

@@ -13,6 +13,7 @@ mod report;
 mod requests;
 mod server;
 mod suite;
+mod ws;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -27,9 +28,11 @@ waft-bench run [OPTIONS]   measure
   --waft PATH              the waft binary (target/release/waft)
   --quick                  less work, one round, 1000 holds at most
   --rounds N               rounds of each workload, medians are shown (3)
-  --servers A,B            of bare, waft, waft-2, pushpin, nginx, haproxy (all)
-  --workloads A,B          of delivery, proxy, poll, memory (all)
+  --servers A,B            of bare, waft, waft-2, pushpin, nginx, haproxy, node-ws (all)
+  --workloads A,B          of delivery, proxy, poll, memory, ws-delivery, ws-echo, ws-memory (all)
   --holds N,M              numbers of holds (100,1000,10000)
+  --nice N                 priority of load and servers, -10 keeps other work out (0)
+  --node DIR               where ws-server.js and its node_modules are (bench/target/peers)
   --out FILE               write the page here
   --command TEXT           how this run was asked for, for the page
 waft-bench bare CLIENTS CONTROL TARGET   serve as the bare loop
@@ -66,6 +69,8 @@ fn serve_bare(arguments: &[String]) -> Result<(), String> {
 struct Options {
     plan: Plan,
     waft: PathBuf,
+    node: PathBuf,
+    nice: i32,
     out: Option<PathBuf>,
     command: String,
 }
@@ -81,6 +86,8 @@ fn options(arguments: &[String]) -> Result<Options, String> {
             quick,
         },
         waft: PathBuf::from("target/release/waft"),
+        node: PathBuf::from("bench/target/peers"),
+        nice: 0,
         out: None,
         command: "bench/run".to_owned(),
     };
@@ -93,6 +100,8 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{option} {text}: not a number"));
         match option.as_str() {
             "--waft" => own.waft = PathBuf::from(value),
+            "--node" => own.node = PathBuf::from(value),
+            "--nice" => own.nice = value.parse().map_err(|_| format!("--nice {value}: not a number"))?,
             "--out" => own.out = Some(PathBuf::from(value)),
             "--command" => own.command.clone_from(value),
             "--rounds" => own.plan.rounds = number(value)?.max(1),
@@ -116,13 +125,19 @@ fn options(arguments: &[String]) -> Result<Options, String> {
 }
 
 fn run(arguments: &[String]) -> Result<(), String> {
-    let Options { mut plan, waft, out, command } = options(arguments)?;
+    let Options { mut plan, waft, node, nice, out, command } = options(arguments)?;
     raise_descriptors();
     let waft = waft.canonicalize().unwrap_or(waft);
     if !waft.exists() {
         eprintln!("{} does not exist: measuring the others", waft.display());
         plan.servers.retain(|kind| !matches!(kind, Kind::Waft | Kind::WaftTwo));
     }
+    let node = node.canonicalize().unwrap_or(node);
+    if !node.join("node_modules/ws").exists() {
+        eprintln!("{} has no package ws: measuring without node-ws", node.display());
+        plan.servers.retain(|kind| *kind != Kind::NodeWs);
+    }
+    rustix::process::nice(nice).map_err(|error| format!("cannot set priority {nice}: {error}"))?;
     // The load and the origin share a core; the servers have the other.
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(server::LOAD_CORE);
@@ -131,7 +146,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let dir = std::env::temp_dir().join(format!("waft-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
     let origin = origin::Origin::start().map_err(|error| format!("cannot start the origin: {error}"))?;
-    let setting = Setting { waft, dir: dir.clone(), origin: origin.address };
+    let setting = Setting { waft, node, dir: dir.clone(), origin: origin.address };
     let mut page = introduction(&plan, &setting, &command);
     println!("{page}");
     suite::run(&plan, &setting, &origin, |table| {
@@ -162,7 +177,12 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let field = |name: &str| {
-        cpuinfo.lines().find_map(|line| line.strip_prefix(name)?.split(':').nth(1)).unwrap_or("unknown").trim().to_owned()
+        cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.split(':').nth(1))
+            .unwrap_or("unknown")
+            .trim()
+            .to_owned()
     };
     let memory_kb: u64 = read("/proc/meminfo")
         .lines()
@@ -170,8 +190,11 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
         .unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease");
     let system = read("/etc/os-release");
-    let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown").trim_matches('"');
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get).max(cpuinfo.matches("processor").count());
+    let system =
+        system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown").trim_matches('"');
+    let cores = std::thread::available_parallelism()
+        .map_or(0, std::num::NonZero::get)
+        .max(cpuinfo.matches("processor").count());
     let mut out = format!(
         "# Benchmarks\n\n\
          Written by `{command}`. All servers run one after the other on the same machine, workload by workload and round by\n\

@@ -50,12 +50,7 @@ pub struct Assembler {
 
 impl Assembler {
     /// Takes bytes and hands on each whole message's number. An error is a message that is not ours.
-    pub fn feed(
-        &mut self,
-        template: &Template,
-        mut input: &[u8],
-        mut each: impl FnMut(u32),
-    ) -> Result<(), String> {
+    pub fn feed(&mut self, template: &Template, mut input: &[u8], mut each: impl FnMut(u32)) -> Result<(), String> {
         let mut take = |bytes: &[u8]| match template.number(bytes) {
             Some(number) => {
                 each(number);

@@ -1,6 +1,8 @@
 //! The backend behind every server: answers at once, from prepared bytes, and keeps connections open.
 //!
 //! - `/bytes?n=100` answers with that many bytes of [`pattern`].
+//! - `/ws?channel=c` answers WebSocket events sent by POST: accepts and subscribes, then echoes.
+//! - `/direct` is a WebSocket that echoes.
 //! - `/stream?channel=c` and `/poll?channel=c` answer with a GRIP instruction to hold.
 
 use std::io::{ErrorKind, Read, Write};
@@ -13,6 +15,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::http;
+use crate::ws;
 
 /// The largest body it can answer with.
 pub const BODY_MAX: usize = 1 << 20;
@@ -50,6 +53,8 @@ struct Connection {
     /// What the socket did not take yet.
     out: Vec<u8>,
     sent: usize,
+    /// There once the connection is a WebSocket.
+    frames: Option<ws::Frames>,
 }
 
 struct Loop {
@@ -100,7 +105,8 @@ impl Loop {
             let _ = stream.set_nodelay(true);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if poll.registry().register(&mut stream, Token(index + 1), interest).is_ok() {
-                self.connections[index] = Some(Connection { stream, partial: Vec::new(), out: Vec::new(), sent: 0 });
+                self.connections[index] =
+                    Some(Connection { stream, partial: Vec::new(), out: Vec::new(), sent: 0, frames: None });
             }
         }
     }
@@ -121,6 +127,16 @@ impl Loop {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(_) => return false,
             };
+            if let Some(frames) = &mut connection.frames {
+                if !echo(frames, &self.scratch[..read], &mut connection.out) || !connection.flush() {
+                    return false;
+                }
+                answered.fetch_add(1, Ordering::Relaxed);
+                if read < self.scratch.len() && !event.is_read_closed() {
+                    return true;
+                }
+                continue;
+            }
             connection.partial.extend_from_slice(&self.scratch[..read]);
             let mut done = 0;
             while let Some(end) = http::head_end(&connection.partial[done..]) {
@@ -129,7 +145,20 @@ impl Loop {
                 if connection.partial.len() < done + whole {
                     break;
                 }
-                answer(head, &self.pattern, &mut connection.out);
+                let body = &connection.partial[done + end..done + whole];
+                if let Some(key) = http::header(head, "sec-websocket-key").filter(|_| head.starts_with(b"GET")) {
+                    let proof = ws::accept(key);
+                    let head = format!(
+                        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                         Sec-WebSocket-Accept: {proof}\r\n\r\n"
+                    );
+                    connection.out.extend_from_slice(head.as_bytes());
+                    connection.frames = Some(ws::Frames::default());
+                } else if head.starts_with(b"POST") {
+                    answer_events(head, body, &mut connection.out);
+                } else {
+                    answer(head, &self.pattern, &mut connection.out);
+                }
                 answered.fetch_add(1, Ordering::Relaxed);
                 done += whole;
             }
@@ -159,12 +188,58 @@ impl Connection {
     }
 }
 
+/// Appends the echo of each message; false when the other side closes.
+fn echo(frames: &mut ws::Frames, input: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut alive = true;
+    let fed = frames.feed(input, |opcode, payload| match opcode {
+        ws::CLOSE => alive = false,
+        ws::PING => ws::encode(ws::PONG, payload, false, out),
+        _ => ws::encode(opcode, payload, false, out),
+    });
+    alive && fed.is_ok()
+}
+
+/// Appends the answer to WebSocket events in a POST.
+fn answer_events(head: &[u8], mut body: &[u8], out: &mut Vec<u8>) {
+    let mut events = Vec::new();
+    let mut extension = "";
+    while let Some(end) = memchr::memchr(b'\n', body) {
+        let line = body[..end].trim_ascii_end();
+        let size = line
+            .split(|&byte| byte == b' ')
+            .nth(1)
+            .and_then(|size| usize::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok());
+        let event_end = (end + 1 + size.map_or(0, |size| size + 2)).min(body.len());
+        let event = &body[..event_end];
+        if line == b"OPEN" {
+            let channel = String::from_utf8_lossy(http::query(head, "channel").unwrap_or(b"none")).into_owned();
+            let control = format!(r#"c:{{"type":"subscribe","channel":"{channel}"}}"#);
+            events.extend_from_slice(format!("OPEN\r\nTEXT {:x}\r\n{control}\r\n", control.len()).as_bytes());
+            extension = "Sec-WebSocket-Extensions: grip; message-prefix=\"\"\r\n";
+        } else if line.starts_with(b"PING") {
+            events.extend_from_slice(b"PO");
+            events.extend_from_slice(&event[2..]);
+        } else if !line.starts_with(b"DISCONNECT") {
+            events.extend_from_slice(event);
+        }
+        body = &body[event_end..];
+    }
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/websocket-events\r\n{extension}Content-Length: {}\r\n\r\n",
+        events.len()
+    );
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&events);
+}
+
 /// Appends the answer to the request with this head.
 fn answer(head: &[u8], pattern: &[u8], out: &mut Vec<u8>) {
     let channel = http::query(head, "channel").unwrap_or(b"none");
     let target = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
     if target.starts_with(b"/stream") {
-        out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\nGrip-Hold: stream\r\nGrip-Channel: ");
+        out.extend_from_slice(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 0\r\nGrip-Hold: stream\r\nGrip-Channel: ",
+        );
         out.extend_from_slice(channel);
         out.extend_from_slice(b"\r\n\r\n");
     } else if target.starts_with(b"/poll") {

@@ -65,7 +65,9 @@ impl Table {
             (has(|s| s.rate.is_some()), has(|s| s.each.is_some()), has(|s| s.last.is_some()));
         let mut head = vec!["server".to_owned(), self.unit.to_owned(), "range".to_owned(), "x bare".to_owned()];
         head.push("waft / it".to_owned());
-        for (wanted, names) in [(has_rate, &["per s"][..]), (has_each, &["p50", "p99"]), (has_last, &["last p50", "last p99"])] {
+        for (wanted, names) in
+            [(has_rate, &["per s"][..]), (has_each, &["p50", "p99"]), (has_last, &["last p50", "last p99"])]
+        {
             if wanted {
                 head.extend(names.iter().map(|name| (*name).to_owned()));
             }
@@ -110,7 +112,9 @@ fn cells(
         ratio(waft, cost),
     ];
     if has_rate {
-        cells.push(median(samples.iter().filter_map(|sample| sample.rate)).map_or("-".to_owned(), |rate| format!("{rate:.0}")));
+        cells.push(
+            median(samples.iter().filter_map(|sample| sample.rate)).map_or("-".to_owned(), |rate| format!("{rate:.0}")),
+        );
     }
     let mut latency = |pick: fn(&Sample) -> Option<(Duration, Duration)>| {
         let picked: Vec<_> = samples.iter().filter_map(pick).collect();
@@ -125,7 +129,8 @@ fn cells(
     if has_last {
         latency(|sample| sample.last);
     }
-    let mut remarks: Vec<&str> = samples.iter().map(|sample| sample.remark.as_str()).filter(|r| !r.is_empty()).collect();
+    let mut remarks: Vec<&str> =
+        samples.iter().map(|sample| sample.remark.as_str()).filter(|r| !r.is_empty()).collect();
     remarks.extend(row.failure.as_deref());
     remarks.dedup();
     cells.push(remarks.join("; ").replace('|', "/"));

@@ -33,11 +33,14 @@ pub enum Kind {
     Nginx,
     /// HAProxy, one thread.
     Haproxy,
+    /// The npm package ws in Node, holding WebSockets without a backend.
+    NodeWs,
 }
 
 impl Kind {
     /// All, in the order of tables.
-    pub const ALL: [Self; 6] = [Self::Bare, Self::Waft, Self::WaftTwo, Self::Pushpin, Self::Nginx, Self::Haproxy];
+    pub const ALL: [Self; 7] =
+        [Self::Bare, Self::Waft, Self::WaftTwo, Self::Pushpin, Self::Nginx, Self::Haproxy, Self::NodeWs];
 
     /// The name in options and tables.
     pub const fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Kind {
             Self::Pushpin => "pushpin",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::NodeWs => "node-ws",
         }
     }
 
@@ -56,9 +60,18 @@ impl Kind {
         matches!(self, Self::Bare | Self::Waft | Self::WaftTwo | Self::Pushpin)
     }
 
-    /// Whether it holds exchanges at all: nchan does so without a backend.
-    pub const fn holds(self) -> bool {
-        self.speaks_grip() || matches!(self, Self::Nginx)
+    /// Whether it holds such exchanges at all: nchan and ws do so without a backend.
+    pub const fn holds(self, transport: Transport) -> bool {
+        match self {
+            Self::Nginx => true,
+            Self::NodeWs => matches!(transport, Transport::Socket),
+            _ => self.speaks_grip(),
+        }
+    }
+
+    /// Whether it passes requests on.
+    pub const fn proxies(self) -> bool {
+        !matches!(self, Self::NodeWs)
     }
 
     /// Whether figures that belong to one core are of interest.
@@ -90,6 +103,7 @@ impl Kind {
             Self::Pushpin => ("pushpin".to_owned(), "--version"),
             Self::Nginx => ("nginx".to_owned(), "-v"),
             Self::Haproxy => ("haproxy".to_owned(), "-v"),
+            Self::NodeWs => ("node".to_owned(), "--version"),
         };
         let Ok(output) = Command::new(program).arg(option).output() else { return "unknown".to_owned() };
         let text = [output.stdout, output.stderr].concat();
@@ -97,11 +111,22 @@ impl Kind {
     }
 }
 
+/// What is held open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A chunked HTTP response.
+    Stream,
+    /// A WebSocket; towards the backend it is WebSocket-over-HTTP.
+    Socket,
+}
+
 /// What every server is started with.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The waft binary.
     pub waft: PathBuf,
+    /// Where the npm package ws is installed, and the script that uses it.
+    pub node: PathBuf,
     /// Where configurations and logs go.
     pub dir: PathBuf,
     /// The backend.
@@ -134,6 +159,7 @@ impl Server {
             .args(["--pdeathsig", "TERM", "taskset", "-c", &kind.cores()])
             .args(command)
             .current_dir(&dir)
+            .env("NODE_PATH", setting.node.join("node_modules"))
             .stdin(Stdio::null())
             .stdout(log("stdout"))
             .stderr(log("stderr"))
@@ -142,7 +168,7 @@ impl Server {
         let mut own = Self { kind, clients, control, child };
         let begin = Instant::now();
         let mut doors = vec![clients];
-        if kind.holds() {
+        if kind != Kind::Haproxy {
             doors.push(control);
         }
         while let Some(door) = doors.last() {
@@ -170,8 +196,11 @@ impl Server {
         self.child.id()
     }
 
-    /// The request that becomes a stream hold on a channel.
-    pub fn stream_request(&self, channel: &str) -> Vec<u8> {
+    /// The request that becomes a hold on a channel.
+    pub fn hold_request(&self, transport: Transport, channel: &str) -> Vec<u8> {
+        if transport == Transport::Socket {
+            return socket_request(&format!("/ws?channel={channel}"));
+        }
         // The header is nchan's condition for chunks; the others drop it.
         let te = if self.kind == Kind::Nginx { "TE: chunked\r\n" } else { "" };
         format!("GET /stream?channel={channel} HTTP/1.1\r\nHost: bench\r\n{te}\r\n").into_bytes()
@@ -182,9 +211,13 @@ impl Server {
         format!("GET /poll?channel={channel} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes()
     }
 
-    /// The request that publishes to a channel's streams.
-    pub fn publish_stream(&self, channel: &str, message: &[u8]) -> Vec<u8> {
-        self.publish(channel, message, |text| format!(r#""http-stream":{{"content":"{text}"}}"#))
+    /// The request that publishes to a channel's holds.
+    pub fn publish_hold(&self, transport: Transport, channel: &str, message: &[u8]) -> Vec<u8> {
+        let format = match transport {
+            Transport::Stream => "http-stream",
+            Transport::Socket => "ws-message",
+        };
+        self.publish(channel, message, |text| format!(r#""{format}":{{"content":"{text}"}}"#))
     }
 
     /// The request that answers a channel's long-polls.
@@ -194,7 +227,9 @@ impl Server {
 
     fn publish(&self, channel: &str, message: &[u8], format: impl Fn(&str) -> String) -> Vec<u8> {
         let (path, body) = match self.kind {
-            Kind::Bare | Kind::Nginx | Kind::Haproxy => (format!("/publish?channel={channel}"), message.to_vec()),
+            Kind::Bare | Kind::Nginx | Kind::Haproxy | Kind::NodeWs => {
+                (format!("/publish?channel={channel}"), message.to_vec())
+            }
             Kind::Waft | Kind::WaftTwo | Kind::Pushpin => {
                 let text = String::from_utf8_lossy(message).replace('\n', "\\n");
                 let formats = format(&text);
@@ -204,9 +239,8 @@ impl Server {
         };
         let kind = if body.first() == Some(&b'{') { "application/json" } else { "text/plain" };
         let length = body.len();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
-        );
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
         [head.as_bytes(), &body].concat()
     }
 }
@@ -238,8 +272,19 @@ fn is_alive(pid: u32, kind: Kind) -> bool {
         Kind::Pushpin => &["pushpin", "condure", "zurl"],
         Kind::Nginx => &["nginx"],
         Kind::Haproxy => &["haproxy"],
+        Kind::NodeWs => &["node"],
     };
     known.iter().any(|known| name.starts_with(known))
+}
+
+/// The handshake of a WebSocket.
+pub fn socket_request(target: &str) -> Vec<u8> {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
+        crate::ws::CLIENT_KEY
+    )
+    .into_bytes()
 }
 
 fn signal(pids: &[u32], signal: rustix::process::Signal) {
@@ -283,13 +328,14 @@ fn command(
                 dir.join("waft.toml"),
                 format!(
                     "[server]\nlisten = [\"{clients}\"]\nshards = {shards}\n\n[control]\nlisten = [\"{control}\"]\n\n\
-                     [[route]]\nhost = \"*\"\ntargets = [\"{origin}\"]\n"
+                     [[route]]\nhost = \"*\"\npath = \"/direct\"\ntargets = [\"{origin}\"]\n\n\
+                     [[route]]\nhost = \"*\"\ntargets = [\"{origin},over_http\"]\n"
                 ),
             )?;
             vec![setting.waft.display().to_string(), "--config".to_owned(), path("waft.toml")]
         }
         Kind::Pushpin => {
-            fs::write(dir.join("routes"), format!("* {origin}\n"))?;
+            fs::write(dir.join("routes"), format!("*,path_beg=/direct {origin}\n* {origin},over_http\n"))?;
             fs::create_dir_all(dir.join("run"))?;
             fs::write(dir.join("pushpin.conf"), pushpin_conf(dir, clients, control))?;
             vec!["pushpin".to_owned(), format!("--config={}", path("pushpin.conf"))]
@@ -298,12 +344,19 @@ fn command(
             fs::write(dir.join("nginx.conf"), nginx_conf(dir, clients, control, origin))?;
             vec!["nginx".to_owned(), "-p".to_owned(), dir.display().to_string(), "-c".to_owned(), path("nginx.conf")]
         }
+        Kind::NodeWs => vec![
+            "node".to_owned(),
+            setting.node.join("ws-server.js").display().to_string(),
+            clients.port().to_string(),
+            control.port().to_string(),
+        ],
         Kind::Haproxy => {
             fs::write(
                 dir.join("haproxy.cfg"),
                 format!(
                     "global\n  nbthread 1\n  maxconn 9000\n  tune.bufsize 16384\n\ndefaults\n  mode http\n  \
-                     timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  option http-keep-alive\n  \
+                     timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 600s\n  \
+                     option http-keep-alive\n  \
                      option forwardfor\n  http-reuse always\n\nfrontend front\n  bind {clients}\n  \
                      default_backend back\n\nbackend back\n  server one {origin} pool-max-conn -1\n"
                 ),
@@ -353,6 +406,10 @@ fn nginx_conf(dir: &Path, clients: SocketAddr, control: SocketAddr, origin: Sock
          location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }}\n\
          location = /stream {{ nchan_subscriber http-chunked; nchan_channel_id $arg_channel;\n\
+         nchan_subscriber_first_message newest; }}\n\
+         location /direct {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\n\
+         proxy_set_header Connection \"upgrade\"; }}\n\
+         location = /ws {{ nchan_subscriber websocket; nchan_channel_id $arg_channel;\n\
          nchan_subscriber_first_message newest; }}\n\
          location = /poll {{ nchan_subscriber longpoll; nchan_channel_id $arg_channel;\n\
          nchan_subscriber_first_message newest; }}\n }}\n\

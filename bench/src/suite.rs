@@ -8,8 +8,8 @@ use crate::holds::{Channels, Delivered, Holds, Publishing};
 use crate::origin::{self, Origin};
 use crate::process;
 use crate::report::{Sample, Table};
-use crate::requests::{self, Answered, Polls, Requests};
-use crate::server::{Kind, Server, Setting};
+use crate::requests::{self, Answered, Echoes, Polls, Requests};
+use crate::server::{Kind, Server, Setting, Transport};
 
 /// What a run covers.
 #[derive(Clone, Debug)]
@@ -27,19 +27,29 @@ pub struct Plan {
 }
 
 /// All workloads.
-pub const WORKLOADS: [&str; 4] = ["delivery", "proxy", "poll", "memory"];
+pub const WORKLOADS: [&str; 7] = ["delivery", "proxy", "poll", "memory", "ws-delivery", "ws-echo", "ws-memory"];
 
 /// Runs everything and hands each table on when it is complete.
 pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut(&Table)) -> Vec<Table> {
-    let mut own =
-        Suite { plan, setting, origin, servers: BTreeMap::new(), serial: 0, pattern: origin::pattern(), tables: Vec::new() };
+    let mut own = Suite {
+        plan,
+        setting,
+        origin,
+        servers: BTreeMap::new(),
+        serial: 0,
+        pattern: origin::pattern(),
+        tables: Vec::new(),
+    };
     for workload in &plan.workloads {
         let first = own.tables.len();
         match workload.as_str() {
-            "delivery" => own.delivery(),
+            "delivery" => own.delivery(Transport::Stream),
+            "ws-delivery" => own.delivery(Transport::Socket),
+            "ws-echo" => own.echo(),
+            "ws-memory" => own.memory(Transport::Socket),
             "proxy" => own.proxy(),
             "poll" => own.poll(),
-            "memory" => own.memory(),
+            "memory" => own.memory(Transport::Stream),
             _ => {}
         }
         own.tables[first..].iter().for_each(&mut each);
@@ -60,7 +70,11 @@ struct Suite<'a> {
 
 impl Suite<'_> {
     /// Runs `work` on a server that is kept for the next workload; after a failure it is started anew.
-    fn with_server<T>(&mut self, kind: Kind, work: impl FnOnce(&Server, &Self) -> Result<T, String>) -> Result<T, String> {
+    fn with_server<T>(
+        &mut self,
+        kind: Kind,
+        work: impl FnOnce(&Server, &Self) -> Result<T, String>,
+    ) -> Result<T, String> {
         let server = match self.servers.remove(&kind) {
             Some(server) => server,
             None => Server::start(kind, self.setting)?,
@@ -83,19 +97,21 @@ impl Suite<'_> {
         self.tables[table].rows.iter().any(|row| row.kind == kind && row.failure.is_some())
     }
 
-    fn delivery(&mut self) {
-        let mut sessions: Vec<(usize, Channels)> = self.plan.holds.iter().map(|holds| (*holds, Channels::One)).collect();
+    fn delivery(&mut self, transport: Transport) {
+        let mut sessions: Vec<(usize, Channels)> =
+            self.plan.holds.iter().map(|holds| (*holds, Channels::One)).collect();
         sessions.extend(self.plan.holds.iter().filter(|holds| **holds >= 1_000).map(|holds| (*holds, Channels::Each)));
         for (holds, channels) in sessions {
-            self.session(holds, channels);
+            self.session(transport, holds, channels);
         }
     }
 
     /// Opens holds and publishes to them in several ways, each a table.
-    fn session(&mut self, holds: usize, channels: Channels) {
-        let hold_budget = (channels == Channels::One).then_some(70.0);
+    fn session(&mut self, transport: Transport, holds: usize, channels: Channels) {
+        let name = describe_transport(transport);
+        let hold_budget = (transport == Transport::Stream && channels == Channels::One).then_some(70.0);
         let opening = self.table(
-            format!("Accept, proxied instruct, stream hold: {holds} holds, {}", describe(channels)),
+            format!("Accept, proxied instruct, {name} hold: {holds} holds, {}", describe(channels)),
             "CPU us/hold",
             hold_budget,
         );
@@ -107,21 +123,23 @@ impl Suite<'_> {
             .iter()
             .map(|(size, window)| {
                 let title = match channels {
-                    Channels::One => format!("Delivery: {holds} streams on one channel, {size} B, {window} under way"),
-                    Channels::Each => format!("Publish to one of {holds} channels with a stream each, {size} B, {window} under way"),
+                    Channels::One => format!("Delivery: {holds} {name}s on one channel, {size} B, {window} under way"),
+                    Channels::Each => {
+                        format!("Publish to one of {holds} channels with a {name} each, {size} B, {window} under way")
+                    }
                 };
-                self.table(title, "CPU us/delivery", budget(holds, channels, *size, *window))
+                self.table(title, "CPU us/delivery", budget(transport, holds, channels, *size, *window))
             })
             .collect();
         for _ in 0..self.plan.rounds {
             for kind in self.plan.servers.clone() {
-                if !kind.holds() || self.has_failed(opening, kind) || (!kind.is_single() && holds < 1_000) {
+                if !kind.holds(transport) || self.has_failed(opening, kind) || (!kind.is_single() && holds < 1_000) {
                     continue;
                 }
                 let mut samples = Vec::new();
                 let outcome = self.with_server(kind, |server, own| {
                     let prefix = format!("s{}", own.serial);
-                    let mut open = Holds::open(server, holds, channels, &prefix)?;
+                    let mut open = Holds::open(server, transport, holds, channels, &prefix)?;
                     samples.push((opening, opened(&open, holds, kind)));
                     for (table, &(size, window)) in tables.iter().zip(&ways) {
                         let messages = own.messages(holds, channels, window, kind);
@@ -157,15 +175,30 @@ impl Suite<'_> {
 
     fn proxy(&mut self) {
         let works = [
-            ("Proxied request, 100 B, 64 connections kept open", 20.0, 60_000, Requests { connections: 64, total: 0, body: 100, fresh: false }),
-            ("Proxied request, 100 B, a new connection each", 60.0, 12_000, Requests { connections: 32, total: 0, body: 100, fresh: true }),
-            ("Proxied response, 1 MB, 8 connections kept open", 300.0, 1_000, Requests { connections: 8, total: 0, body: origin::BODY_MAX, fresh: false }),
+            (
+                "Proxied request, 100 B, 64 connections kept open",
+                20.0,
+                60_000,
+                Requests { connections: 64, total: 0, body: 100, fresh: false },
+            ),
+            (
+                "Proxied request, 100 B, a new connection each",
+                60.0,
+                12_000,
+                Requests { connections: 32, total: 0, body: 100, fresh: true },
+            ),
+            (
+                "Proxied response, 1 MB, 4 connections kept open",
+                300.0,
+                1_000,
+                Requests { connections: 4, total: 0, body: origin::BODY_MAX, fresh: false },
+            ),
         ];
         for (title, budget, total, how) in works {
             let table = self.table(title.to_owned(), "CPU us/request", Some(budget));
             for _ in 0..self.plan.rounds {
                 for kind in self.plan.servers.clone() {
-                    if self.has_failed(table, kind) {
+                    if !kind.proxies() || self.has_failed(table, kind) {
                         continue;
                     }
                     let share = if kind == Kind::Pushpin { 16 } else { 1 } * if self.plan.quick { 4 } else { 1 };
@@ -182,10 +215,14 @@ impl Suite<'_> {
     }
 
     fn poll(&mut self) {
-        let table = self.table("Long-poll answered and polled again: 1000 clients, 50 a channel".to_owned(), "CPU us/cycle", Some(60.0));
+        let table = self.table(
+            "Long-poll answered and polled again: 1000 clients, 50 a channel".to_owned(),
+            "CPU us/cycle",
+            Some(60.0),
+        );
         for _ in 0..self.plan.rounds {
             for kind in self.plan.servers.clone() {
-                if !kind.holds() || self.has_failed(table, kind) {
+                if !kind.holds(Transport::Stream) || self.has_failed(table, kind) {
                     continue;
                 }
                 let share = kind.share() * if self.plan.quick { 4 } else { 1 };
@@ -198,6 +235,27 @@ impl Suite<'_> {
         }
     }
 
+    fn echo(&mut self) {
+        let works: [(&str, f64, fn(Kind) -> bool, &str); 2] = [
+            ("WebSocket-over-HTTP echo, 64 B, 64 WebSockets", 50.0, Kind::speaks_grip, "/ws"),
+            ("WebSocket echo through the proxy, 64 B, 64 WebSockets", 18.0, Kind::proxies, "/direct"),
+        ];
+        for (title, budget, takes_part, path) in works {
+            let table = self.table(title.to_owned(), "CPU us/echo", Some(budget));
+            for _ in 0..self.plan.rounds {
+                for kind in self.plan.servers.clone() {
+                    if !takes_part(kind) || self.has_failed(table, kind) {
+                        continue;
+                    }
+                    let share = kind.share() * if self.plan.quick { 4 } else { 1 };
+                    let how = Echoes { connections: 64, total: 60_000 / share, path };
+                    let outcome = self.with_server(kind, |server, _| requests::echo(server, how));
+                    self.record(table, kind, outcome);
+                }
+            }
+        }
+    }
+
     fn record(&mut self, table: usize, kind: Kind, outcome: Result<Answered, String>) {
         let row = self.tables[table].row(kind);
         match outcome {
@@ -206,21 +264,25 @@ impl Suite<'_> {
                 rate: Some(answered.requests as f64 / answered.took.as_secs_f64()),
                 each: Some((answered.latency.quantile(0.5), answered.latency.quantile(0.99))),
                 last: None,
-                remark: if answered.repeated > 0 { format!("{} publishes repeated", answered.repeated) } else { String::new() },
+                remark: troubles(&answered),
             }),
             Err(reason) => row.failure = Some(reason),
         }
     }
 
     /// A fresh server each, since what was freed does not go back to the system.
-    fn memory(&mut self) {
+    fn memory(&mut self, transport: Transport) {
         let holds = self.plan.holds.iter().copied().max().unwrap_or(1_000);
-        let table = self.table(format!("User memory of an idle stream hold, {holds} holds"), "B/hold", Some(1_024.0));
+        let table = self.table(
+            format!("User memory of an idle {} hold, {holds} holds", describe_transport(transport)),
+            "B/hold",
+            Some(1_024.0),
+        );
         for kind in self.plan.servers.clone() {
-            if !kind.holds() {
+            if !kind.holds(transport) {
                 continue;
             }
-            let outcome = self.hold_memory(kind, holds);
+            let outcome = self.hold_memory(kind, transport, holds);
             let row = self.tables[table].row(kind);
             match outcome {
                 Ok(sample) => row.samples.push(sample),
@@ -229,13 +291,13 @@ impl Suite<'_> {
         }
     }
 
-    fn hold_memory(&mut self, kind: Kind, holds: usize) -> Result<Sample, String> {
+    fn hold_memory(&mut self, kind: Kind, transport: Transport, holds: usize) -> Result<Sample, String> {
         self.servers.remove(&kind);
         let server = Server::start(kind, self.setting)?;
-        drop(Holds::open(&server, 50, Channels::One, "warm")?);
+        drop(Holds::open(&server, transport, 50, Channels::One, "warm")?);
         process::settle(server.pid(), Duration::from_secs(3));
         let before = process::memory(server.pid());
-        let open = Holds::open(&server, holds, Channels::One, "memory")?;
+        let open = Holds::open(&server, transport, holds, Channels::One, "memory")?;
         process::settle(server.pid(), Duration::from_secs(3));
         std::thread::sleep(Duration::from_secs(2));
         let during = process::memory(server.pid());
@@ -249,7 +311,11 @@ impl Suite<'_> {
             rate: None,
             each: None,
             last: None,
-            remark: format!("{} KB idle; {:.0} B/hold left 2 s after all disconnected", before / 1_024, per_hold(after)),
+            remark: format!(
+                "{} KB idle; {:.0} B/hold left 2 s after all disconnected",
+                before / 1_024,
+                per_hold(after)
+            ),
         })
     }
 }
@@ -261,9 +327,29 @@ fn describe(channels: Channels) -> &'static str {
     }
 }
 
+fn describe_transport(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Stream => "stream",
+        Transport::Socket => "WebSocket",
+    }
+}
+
+/// What a reader of a run of requests should know.
+fn troubles(answered: &Answered) -> String {
+    let mut remarks = Vec::new();
+    if answered.refused > 0 {
+        remarks.push(format!("{} requests answered with 5xx", answered.refused));
+    }
+    if answered.repeated > 0 {
+        remarks.push(format!("{} publishes repeated", answered.repeated));
+    }
+    remarks.join(", ")
+}
+
 /// What waft must keep to in a delivery workload; none where none was set.
-fn budget(holds: usize, channels: Channels, size: usize, window: usize) -> Option<f64> {
+fn budget(transport: Transport, holds: usize, channels: Channels, size: usize, window: usize) -> Option<f64> {
     match (channels, holds, size, window) {
+        (Channels::One, 1_000, 64, 1) if transport == Transport::Socket => Some(6.0),
         (Channels::One, 1_000, 64, 1) => Some(5.8),
         (Channels::One, 10_000, 64, 1) => Some(7.5),
         (Channels::One, 1_000, 64, 8) => Some(2.0),
