@@ -23,8 +23,9 @@ section! {
         aco: bool = false;
         /// Keep the log of channels, and answer returning listeners from it.
         log: bool = true;
-        /// What happens to a client that reads too slowly: `drop` (it misses items, and is told), `close` or `wait`.
-        slow_client: SlowReader = SlowReader::Drop;
+        /// What happens to a client that reads too slowly: `close` (it comes back and catches up) or `drop` (it misses
+        /// items; an event stream is told of that).
+        slow_client: SlowReader = SlowReader::Close;
         /// Time to connect to a target, before the next one is tried.
         connect_timeout: Duration = Duration::from_secs(5);
         /// Time from the request sent to the head of the response.
@@ -409,7 +410,7 @@ macro_rules! alike {
 
 alike!(RequestKind, Proto, Http, Ws);
 alike!(JsonPForm, JsonPMode, Basic, Extended);
-alike!(SlowReader, SlowClient, Close, Drop, Wait);
+alike!(SlowReader, SlowClient, Close, Drop);
 
 fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {

@@ -61,7 +61,7 @@ as_text! {
     PingMode => "\"answer\" or \"forward\"",
     JsonPForm => "\"basic\" or \"extended\"",
     RequestKind => "\"http\" or \"ws\"",
-    SlowReader => "\"drop\", \"close\" or \"wait\"",
+    SlowReader => "\"drop\" or \"close\"",
     StatsFormat => "\"tnetstring\" or \"json\"",
 }
 
@@ -413,8 +413,6 @@ words! {
         Close = "close",
         /// It misses items, and is told so.
         Drop = "drop",
-        /// Items wait for it.
-        Wait = "wait",
     }
     /// The form of statistics on the ZeroMQ socket.
     StatsFormat {

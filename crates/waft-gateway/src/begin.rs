@@ -443,16 +443,23 @@ impl<'a> Opening<'a> {
         let shard = self.shard;
         let route = Arc::clone(&self.exchange.route);
         let channels = subscribe::wanted(&self.exchange.settings, &route, self.target, &instruct.channels);
-        let filter = BodyFilter::new(&channels, &route.options.prefix, &instruct.meta);
-        self.put_head(&instruct.response, Frame::Stream, self.exchange.head.keep_alive());
-        let mut filter = match filter {
+        let mut filter = match BodyFilter::new(&channels, &route.options.prefix, &instruct.meta) {
             Ok(filter) => filter,
             Err(error) => {
                 body.release(shard);
+                self.put_head(&instruct.response, Frame::Stream, self.exchange.head.keep_alive());
                 return self.break_off(&format!("filter error: {error}")).await;
             }
         };
-        if shard.is_draining() || self.exchange.head.is_head() {
+        if self.exchange.head.is_head() {
+            // Nobody waits for a body: there is nothing to hold.
+            body.release(shard);
+            self.put_head(&instruct.response, Frame::None, self.exchange.head.keep_alive());
+            let keep_alive = self.exchange.head.keep_alive() && !shard.is_draining();
+            return self.finish(keep_alive).await;
+        }
+        self.put_head(&instruct.response, Frame::Stream, self.exchange.head.keep_alive());
+        if shard.is_draining() {
             let sent = self.send_body(&mut body, &mut filter).await;
             body.release(shard);
             let _sent = sent;

@@ -329,22 +329,19 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         return Treatment::Fetch(Urgency::Low);
     }
     let filters = sub.filters;
-    let mut moved = None;
     if sub.prev_id.is_some() {
-        moved = Some(item.id.as_deref().map(Box::from));
+        // Filters see the position that the listener has with this item.
+        sub.prev_id = item.id.as_deref().map(Box::from);
     }
     if let Some(wanted) = &format.content_filters
         && !filters.agrees(wanted)
     {
         shard.metrics.dropped_mismatch.add(1);
-        if let (Some(sub), Some(id)) = (hold.subs.iter_mut().find(named), moved) {
-            sub.prev_id = id;
-        }
         return Treatment::Fail(format!("filter error: {}", filters.mismatch(wanted)));
     }
     let version = hold.line.version;
     drop(listeners);
-    let treatment = if filters == Filters::default() {
+    if filters == Filters::default() {
         match version {
             Version::Http11 => item.payload.stream_chunk().cloned(),
             Version::Http10 => stream_content(format).cloned(),
@@ -358,15 +355,7 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
             Ok(None) => Treatment::Nothing,
             Err(error) => Treatment::Fail(error),
         }
-    };
-    if let Some(id) = moved {
-        let listeners = shard.listeners.borrow();
-        let named = |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
-        if let Some(sub) = hold.subs.iter_mut().find(named) {
-            sub.prev_id = id;
-        }
     }
-    treatment
 }
 
 /// Runs the filters of a subscription over an item: the content to send, or nothing.

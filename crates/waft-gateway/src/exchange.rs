@@ -324,7 +324,7 @@ async fn attempt(
     let head = {
         let options = &exchange.route.options;
         let to_http11 = exchange.head.version() == Version::Http11;
-        let reading = Reading { shard, from: target_stream, client: to_http11.then_some(&*stream) };
+        let reading = Reading { shard, from: target_stream, client: stream, to_http11 };
         let limits = &exchange.settings.limits.head;
         let timeouts = (options.timeouts.response_head, options.timeouts.response_idle);
         let mut reading = pin!(reading.head(target_buffer, limits, timeouts));
@@ -334,6 +334,7 @@ async fn attempt(
                 read = &mut reading => break read.map_err(|error| match error {
                     ReadHeadError::Closed(why) => broke(why),
                     ReadHeadError::Broken(failure) => AttemptError::Broken(failure),
+                    ReadHeadError::ClientGone => AttemptError::ClientGone,
                 })?,
                 sent = &mut upload, if uploading => {
                     uploading = false;
@@ -417,14 +418,16 @@ fn write_response_head(
 struct Reading<'a> {
     shard: &'a Shard,
     from: &'a Stream,
-    /// Where interim responses go.
-    client: Option<&'a Stream>,
+    client: &'a Stream,
+    /// Whether the client understands interim responses.
+    to_http11: bool,
 }
 
 enum ReadHeadError {
     /// The connection ended before any byte of a response.
     Closed(String),
     Broken(Failure),
+    ClientGone,
 }
 
 impl Reading<'_> {
@@ -468,6 +471,9 @@ impl Reading<'_> {
                     Err(error) => return Err(broken(format!("Reading the response failed: {error}"))),
                 },
                 () = sweep => {
+                    if self.client.is_broken() {
+                        return Err(ReadHeadError::ClientGone);
+                    }
                     if let Some(limit) = head_limit.or(idle_limit)
                         && started.elapsed() > limit
                     {
@@ -482,12 +488,12 @@ impl Reading<'_> {
     /// Passes on an interim response, but for the one that was answered here already and the one
     /// that nobody asked for.
     async fn interim(&self, head: &ResponseHead) {
-        if let (Some(client), 102..=199) = (self.client, head.status()) {
+        if let (true, 102..=199) = (self.to_http11, head.status()) {
             let mut out = Vec::with_capacity(256);
             let mut writer = HeadWriter::new(&mut out);
             writer.status_line(head.status(), head.reason()).fields(head.end_to_end_fields()).finish();
             // If the client has gone, writing the response will tell.
-            let _told = client.write_all(&out).await;
+            let _told = self.client.write_all(&out).await;
         }
     }
 }

@@ -471,7 +471,7 @@ pub(crate) fn on_full(shard: &Rc<Shard>, key: Key) {
             shard.metrics.slow_disconnects.add(1);
             end(shard, key);
         }
-        SlowClient::Drop | SlowClient::Wait => hold.gap = true,
+        SlowClient::Drop => hold.gap = true,
     }
 }
 

@@ -34,7 +34,7 @@ fn test(exchange: &Exchange) -> Answer {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     let path = path.strip_prefix(prefix).unwrap_or(path);
     match path.strip_suffix('/').unwrap_or(path) {
-        "" => Answer::text(200, "Hello from the waft test handler!\n"),
+        "" => Answer::text(200, "Hello from the Pushpin test handler!\n"),
         "/response" => hold("response", exchange, "nothing for now\n"),
         "/stream" => hold("stream", exchange, "[stream opened]\n"),
         _ => Answer::text(404, "no such test resource\n"),

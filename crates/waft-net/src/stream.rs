@@ -174,6 +174,16 @@ impl Stream {
         self.poll_read(&mut cx, &mut byte).is_pending()
     }
 
+    /// Whether the peer has reset the connection. A peer that has only ended its side may still
+    /// be reading, and is not broken.
+    pub fn is_broken(&self) -> bool {
+        match &*self.inner.borrow() {
+            Inner::Tcp(stream) => !matches!(stream.take_error(), Ok(None)),
+            Inner::Unix(stream) => !matches!(stream.take_error(), Ok(None)),
+            Inner::Tls(stream) => !matches!(stream.get_ref().0.take_error(), Ok(None)),
+        }
+    }
+
     /// Sends the end of the stream and closes the connection, reading away for a moment what the
     /// peer still sends, so that a reset does not overtake the last bytes of the answer.
     pub async fn close(self, linger: Duration) {

@@ -190,13 +190,11 @@ pub struct SockJs {
 /// What happens to a client whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SlowClient {
-    /// Its connection is closed.
-    Close,
-    /// The item is dropped for it, counted, and marked as a gap.
+    /// Its connection is closed, so that it knows.
     #[default]
+    Close,
+    /// The item is dropped for it and counted. An event stream is told of the gap.
     Drop,
-    /// The publisher's items wait, within the limits of the queue of the channel.
-    Wait,
 }
 
 /// How long a route waits for its targets.

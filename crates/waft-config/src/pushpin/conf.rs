@@ -12,7 +12,7 @@ use super::ini::{Entry, entries};
 use crate::mistake::{Mistake, Mistakes};
 use crate::native::ReadFile;
 use crate::plan::{File, Plan};
-use crate::value::{ByteSize, Duration, Level, Listen, OrOff};
+use crate::value::{ByteSize, Duration, Level, Listen, OrOff, SlowReader};
 
 /// Where Debian's package keeps what is included.
 const LIBDIR: &str = "/usr/lib/pushpin";
@@ -69,6 +69,9 @@ impl Reading {
         plan.control.listen.clear();
         plan.grip.sig_key.clear();
         plan.log.id_cache_ttl = OrOff::Off;
+        // Pushpin keeps no items, and drops what a slow client does not take.
+        plan.defaults.log = false;
+        plan.defaults.slow_client = SlowReader::Drop;
         plan.forward.set_x_forwarded_proto = crate::value::ForwardedProto::Off;
         plan.sockjs.client_url = "http://cdn.jsdelivr.net/sockjs/0.3.4/sockjs.min.js".to_owned();
         let id = args.id.map(|id| format!("p{id}-"));
