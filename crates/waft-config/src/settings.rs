@@ -138,12 +138,12 @@ section! {
         /// `text` or `json`.
         format: LogFormat = LogFormat::Text;
         /// A line for each request.
-        access: bool = true;
+        access: bool = false;
         /// The client's address in those lines.
         client: bool = false;
         /// The client's User-Agent in those lines.
         user_agent: bool = false;
-        /// File to write to. Absent: standard output.
+        /// File to write to. Absent: standard error.
         file: Option<PathBuf> = None, as "\"/var/log/waft.log\"";
     }
 }

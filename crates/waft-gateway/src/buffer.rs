@@ -16,7 +16,7 @@ const SMALL: usize = 16 << 10;
 /// What it grows to once a body has filled it: fewer system calls for each megabyte.
 const LARGE: usize = 256 << 10;
 /// Small buffers a shard keeps for the next connection.
-const KEPT: usize = 128;
+const KEPT: usize = 32;
 /// Large buffers that may be in use on a shard at once; a body beyond that makes do with a small one.
 const LARGE_IN_USE_MAX: usize = 128;
 

@@ -69,6 +69,7 @@ impl Reading {
         plan.control.listen.clear();
         plan.grip.sig_key.clear();
         plan.log.id_cache_ttl = OrOff::Off;
+        plan.logging.access = true;
         // Pushpin keeps no items, and drops what a slow client does not take.
         plan.defaults.log = false;
         plan.defaults.slow_client = SlowReader::Drop;
