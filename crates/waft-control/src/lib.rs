@@ -1,3 +1,4 @@
+//! The control API, metrics and health, and the demonstration: what waft answers itself.
 //!
 //! What it deliberately lacks: sockets, framing and keep-alive (the gateway has them), and state of its own. Everything
 //! reported is read from the gateway when it is asked for.
@@ -8,6 +9,7 @@
 mod accept;
 mod api;
 mod auth;
+mod demo;
 mod exposition;
 mod metrics;
 mod process;
@@ -15,4 +17,5 @@ mod stats;
 mod totals;
 
 pub use api::{ControlApi, ControlConfig};
+pub use demo::Demo;
 pub use metrics::{MetricsNames, MetricsService};

@@ -232,15 +232,12 @@ fn of_process(out: &mut Exposition, process: Process) {
 fn of_pushpin(out: &mut Exposition, gateway: &Gateway, totals: &Totals<'_>, prefix: &str) {
     let prefix = name_part(prefix);
     let name = |name: &str| format!("{prefix}{name}");
-    let sent = totals.count(|shard| &shard.delivered_response)
-        + totals.count(|shard| &shard.delivered_stream)
-        + totals.count(|shard| &shard.delivered_ws);
     let minutes = totals.count(|shard| &shard.connection_ms) / 60_000;
     out.counter(&name("request_received"), "Requests read from clients.", totals.count(|shard| &shard.requests));
     out.gauge(&name("connection_connected"), "Client connections.", totals.level(|shard| &shard.connections));
     out.counter(&name("connection_minute"), "Minutes that clients were connected, all added up.", minutes);
     out.counter(&name("message_received"), "Items published.", gateway.publish_metrics().items.value());
-    out.counter(&name("message_sent"), "Items delivered to clients.", sent);
+    out.counter(&name("message_sent"), "Items delivered to clients.", totals.delivered());
 }
 
 /// `text` without what the name of a metric must not have.

@@ -27,6 +27,13 @@ impl<'a> Totals<'a> {
         self.shards().map(|shard| gauge(shard).value()).fold(0, i64::wrapping_add)
     }
 
+    /// Items delivered to clients of all kinds.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.count(|shard| &shard.delivered_response)
+            .wrapping_add(self.count(|shard| &shard.delivered_stream))
+            .wrapping_add(self.count(|shard| &shard.delivered_ws))
+    }
+
     /// Delivery latencies by bucket, and their sum in microseconds.
     pub(crate) fn delivery_latency(&self) -> (Buckets, u64) {
         let mut buckets = Buckets::default();
