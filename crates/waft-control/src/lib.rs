@@ -11,6 +11,8 @@ mod api;
 mod auth;
 mod demo;
 mod exposition;
+#[cfg(test)]
+mod harness;
 mod metrics;
 mod process;
 mod stats;

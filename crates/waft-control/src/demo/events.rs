@@ -108,8 +108,13 @@ mod tests {
         check("", Some(&[]));
         check("OPEN\r\n", Some(&[("OPEN", "")]));
         check("TEXT 0\r\n\r\n", Some(&[("TEXT", "")]));
-        check("OPEN\r\nTEXT c\r\nhello\r\nworld\r\nCLOSE\r\n", Some(&[("OPEN", ""), ("TEXT", "hello\r\nworld"), ("CLOSE", "")]));
-        for broken in ["OPEN", "TEXT 5\r\nhell", "TEXT 5\r\nhello", "TEXT x\r\n\r\n", "TEXT +1\r\na\r\n", "TEXT \r\n\r\n"] {
+        check(
+            "OPEN\r\nTEXT c\r\nhello\r\nworld\r\nCLOSE\r\n",
+            Some(&[("OPEN", ""), ("TEXT", "hello\r\nworld"), ("CLOSE", "")]),
+        );
+        for broken in
+            ["OPEN", "TEXT 5\r\nhell", "TEXT 5\r\nhello", "TEXT x\r\n\r\n", "TEXT +1\r\na\r\n", "TEXT \r\n\r\n"]
+        {
             check(broken, None);
         }
         check("TEXT ffffffffffffffffff\r\n\r\n", None);
