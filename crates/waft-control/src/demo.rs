@@ -178,18 +178,17 @@ fn poll(gateway: &Gateway, head: &RequestHead) -> Result<Answer, Refusal> {
     let channel = channel(head)?;
     let last = parameter(head, "last").filter(|last| !last.is_empty() && last.len() <= CHANNEL_MAX);
     let missed = last.as_ref().map(|last| gateway.hub().since_id(&channel, last));
-    let mut wanted = json!({ "name": &channel });
-    match missed {
-        Some(Replay::Items(items)) if items.is_empty() => wanted["prev-id"] = last.into(),
+    let follows = match missed {
+        Some(Replay::Items(items)) if items.is_empty() => last,
         Some(Replay::Items(items)) => return Ok(publish::poll_answer(&items, false)),
         Some(Replay::Gap { available, .. }) if !available.is_empty() => {
             return Ok(publish::poll_answer(&available, true));
         }
         // Nothing is known of that message, so nothing can be said to follow it.
-        Some(Replay::Gap { .. } | Replay::Unknown) | None => {}
-    }
+        Some(Replay::Gap { .. } | Replay::Unknown) | None => None,
+    };
     Ok(instruct(&json!({
-        "hold": { "mode": "response", "channels": [wanted], "timeout": POLL_TIMEOUT_S },
+        "hold": { "mode": "response", "channels": [{ "name": channel, "prev-id": follows }], "timeout": POLL_TIMEOUT_S },
         "response": {
             "headers": { "Content-Type": "application/json", "Cache-Control": "no-store" },
             "body": "{\"items\":[]}\n",

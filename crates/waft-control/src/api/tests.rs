@@ -136,7 +136,10 @@ fn one_bad_item_keeps_all_from_being_published() {
     let gateway = gateway();
     let items = body(&[item("c", "good"), "{\"channel\":1,\"formats\":{}}".into()]);
     let answer = ask(&open_api(), &gateway, "POST /publish", &[], items.as_bytes());
-    assert_eq!((answer.status, text(&answer)), (400, "Invalid format: publish item object contains 'channel' with wrong type\n"));
+    assert_eq!(
+        (answer.status, text(&answer)),
+        (400, "Invalid format: publish item object contains 'channel' with wrong type\n")
+    );
     assert_eq!(gateway.publish_metrics().items.value(), 0);
     assert_eq!(gateway.hub().position("c").number, 0);
 }
