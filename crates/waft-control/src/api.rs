@@ -14,7 +14,7 @@ use serde::Serialize;
 use waft_gateway::{Answer, Gateway, Request, Service};
 use waft_grip::item::parse_publish_body;
 use waft_grip::sig::VerifyingKey;
-use waft_http1::RequestHead;
+use waft_http1::{Framing, RequestHead};
 use waft_hub::{Outcome, Published};
 
 use crate::accept::{self, Form};
@@ -32,13 +32,15 @@ pub struct ControlConfig {
     pub jwt_key: Option<VerifyingKey>,
     /// The longest body of a call, in bytes. Default 1,000,000; longer ones are answered with 400.
     pub body_max: usize,
-    /// Which names the metrics have.
-    pub names: MetricsNames,
+    /// Whether the metrics of Pushpin are there too, under its names.
+    pub pushpin_metrics: bool,
+    /// What stands before Pushpin's names. Characters that no name may have are left out.
+    pub metrics_prefix: String,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { token: None, jwt_key: None, body_max: 1_000_000, names: MetricsNames::default() }
+        Self { token: None, jwt_key: None, body_max: 1_000_000, pushpin_metrics: false, metrics_prefix: String::new() }
     }
 }
 
@@ -71,7 +73,8 @@ impl ControlApi {
 
 impl State {
     fn new(config: ControlConfig) -> Self {
-        Self { guard: Guard { token: config.token, jwt_key: config.jwt_key }, names: config.names }
+        let names = MetricsNames::new(&config);
+        Self { guard: Guard { token: config.token, jwt_key: config.jwt_key }, names }
     }
 }
 
@@ -128,6 +131,9 @@ fn publisher(gateway: &Gateway, request: &Request<'_>, name: &str) -> Answer {
 
 /// Publishes the items of a body in their order; all of them, or none if one is malformed.
 fn publish(gateway: &Gateway, request: &Request<'_>, form: Form) -> Answer {
+    if request.head.framing() == Framing::None {
+        return Answer::text(411, &b"Request requires Content-Length.\n"[..]);
+    }
     let items = match parse_publish_body(request.body) {
         Ok(items) => items,
         Err(error) => return Answer::text(400, format!("{error}\n")),

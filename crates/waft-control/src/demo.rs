@@ -9,6 +9,7 @@ mod publish;
 mod tests;
 
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
@@ -74,6 +75,14 @@ impl Demo {
             ("ws", _) => Err(Refusal::NoSocket),
             _ => Err(Refusal::NotFound),
         }
+    }
+}
+
+/// A demonstration whose messages are told from those of other runs by the time.
+impl Default for Demo {
+    fn default() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::new(since.as_secs())
     }
 }
 

@@ -20,4 +20,4 @@ mod totals;
 
 pub use api::{ControlApi, ControlConfig};
 pub use demo::Demo;
-pub use metrics::{MetricsNames, MetricsService};
+pub use metrics::MetricsService;

@@ -6,17 +6,24 @@ mod tests;
 use waft_gateway::metrics::LATENCY_BOUNDS_US;
 use waft_gateway::{Answer, Gateway, Request, Service};
 
+use crate::api::ControlConfig;
 use crate::exposition::{CONTENT_TYPE, Exposition};
 use crate::process::Process;
 use crate::totals::Totals;
 
 /// Which names the metrics have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MetricsNames {
+pub(crate) struct MetricsNames {
     /// Whether the metrics of Pushpin are there too, under its names.
-    pub pushpin: bool,
-    /// What stands before Pushpin's names. Characters that no name may have are left out.
-    pub pushpin_prefix: String,
+    pushpin: bool,
+    /// What stands before Pushpin's names.
+    pushpin_prefix: String,
+}
+
+impl MetricsNames {
+    pub(crate) fn new(config: &ControlConfig) -> Self {
+        Self { pushpin: config.pushpin_metrics, pushpin_prefix: name_part(&config.metrics_prefix) }
+    }
 }
 
 /// Serves the metrics alone, to everyone, on a listener of their own.
@@ -26,10 +33,11 @@ pub struct MetricsService {
 }
 
 impl MetricsService {
-    /// A service for metrics of these names.
+    /// A service for the metrics that are configured. Whoever reaches its listener may read them, whatever the control
+    /// API asks of its callers.
     #[must_use]
-    pub fn new(names: MetricsNames) -> Self {
-        Self { names }
+    pub fn new(config: ControlConfig) -> Self {
+        Self { names: MetricsNames::new(&config) }
     }
 }
 
@@ -230,7 +238,6 @@ fn of_process(out: &mut Exposition, process: Process) {
 
 /// What Pushpin reports, under its names, for dashboards that know them.
 fn of_pushpin(out: &mut Exposition, gateway: &Gateway, totals: &Totals<'_>, prefix: &str) {
-    let prefix = name_part(prefix);
     let name = |name: &str| format!("{prefix}{name}");
     let minutes = totals.count(|shard| &shard.connection_ms) / 60_000;
     out.counter(&name("request_received"), "Requests read from clients.", totals.count(|shard| &shard.requests));

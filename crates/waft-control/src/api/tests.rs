@@ -4,6 +4,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use waft_gateway::Payload;
 use waft_grip::sig::SigningKey;
+use waft_http1::{HeadLimits, Parsed, parse_request};
 use waft_hub::{Mode, Position, Replay};
 
 use super::*;
@@ -100,6 +101,15 @@ fn a_form_that_does_not_exist_is_not_acceptable() {
     for path in ["/healthz", "/metrics", "/stats"] {
         assert_eq!(ask(&open_api(), &gateway(), &format!("GET {path}"), &["Accept: image/png"], b"").status, 200);
     }
+}
+
+#[test]
+fn a_publish_without_a_body_is_refused() {
+    let head = b"POST /publish HTTP/1.1\r\nHost: c\r\n\r\n";
+    let Ok(Parsed::Complete { head, .. }) = parse_request(head, &HeadLimits::default()) else { panic!("a request") };
+    let request = Request { head: &head, body: b"", now: Instant::now(), secure: false };
+    let answer = open_api().answer(&gateway(), &request);
+    assert_eq!((answer.status, text(&answer)), (411, "Request requires Content-Length.\n"));
 }
 
 #[test]

@@ -4,6 +4,11 @@ use std::time::Duration;
 use super::*;
 use crate::harness::{ask, field, gateway, text};
 
+fn pushpin(prefix: &str) -> MetricsNames {
+    let config = ControlConfig { pushpin_metrics: true, metrics_prefix: prefix.into(), ..ControlConfig::default() };
+    MetricsNames::new(&config)
+}
+
 fn rendered(names: &MetricsNames) -> String {
     let gateway = gateway();
     for shard in gateway.metrics() {
@@ -50,7 +55,7 @@ fn the_shards_are_added_up() {
 /// Dashboards and alarms are built on these names: one that changes is a change for users.
 #[test]
 fn the_names_and_kinds_stay() {
-    let text = rendered(&MetricsNames { pushpin: true, pushpin_prefix: "p_".into() });
+    let text = rendered(&pushpin("p_"));
     let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let expected = "waft_build_info gauge, waft_shards gauge, waft_draining gauge, waft_connections gauge, \
         waft_connections_idle gauge, waft_connections_accepted_total counter, waft_connections_refused_total counter, \
@@ -72,7 +77,7 @@ fn the_names_and_kinds_stay() {
 
 #[test]
 fn each_line_is_what_a_scraper_can_read() {
-    let text = rendered(&MetricsNames { pushpin: true, pushpin_prefix: String::new() });
+    let text = rendered(&pushpin(""));
     let mut described = HashSet::new();
     let mut samples = HashSet::new();
     let mut current = "";
@@ -99,7 +104,7 @@ fn each_line_is_what_a_scraper_can_read() {
 #[test]
 fn the_names_of_pushpin_come_with_their_prefix_when_they_are_wanted() {
     let check = |prefix: &str, expected: &str| {
-        let text = rendered(&MetricsNames { pushpin: true, pushpin_prefix: prefix.into() });
+        let text = rendered(&pushpin(prefix));
         for (name, count) in [
             ("request_received", "10"),
             ("connection_connected", "4"),
@@ -118,7 +123,7 @@ fn the_names_of_pushpin_come_with_their_prefix_when_they_are_wanted() {
 
 #[test]
 fn a_listener_of_their_own_serves_the_metrics_alone() {
-    let service = MetricsService::new(MetricsNames::default());
+    let service = MetricsService::new(ControlConfig::default());
     let gateway = gateway();
     for start in ["GET /metrics", "GET /metrics/", "GET /?x", "HEAD /metrics"] {
         let answer = ask(&service, &gateway, start, &[], b"");
