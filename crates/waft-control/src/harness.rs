@@ -16,8 +16,7 @@ pub(crate) fn gateway() -> Gateway {
 
 /// What `service` answers to a request; `start` is its method and target, `fields` are whole lines.
 pub(crate) fn ask(service: &dyn Service, gateway: &Gateway, start: &str, fields: &[&str], body: &[u8]) -> Answer {
-    let length =
-        (!start.starts_with("GET ")).then(|| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
+    let length = if start.starts_with("GET ") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
     let head = format!("{start} HTTP/1.1\r\nHost: localhost\r\n{length}{fields}\r\n");
     let Ok(Parsed::Complete { head, .. }) = parse_request(head.as_bytes(), &HeadLimits::default()) else {
