@@ -182,19 +182,26 @@ fn events_stream(channel: &str) -> Answer {
     }))
 }
 
-/// A long-poll: what came after the message `last` at once, or the next message when it comes.
+/// A long-poll: what came after the message `last`, or after the position `after`, at once; else the next message when it
+/// comes.
 fn poll(gateway: &Gateway, head: &RequestHead) -> Result<Answer, Refusal> {
     let channel = channel(head)?;
+    let hub = gateway.hub();
+    // Read before the question what is missed: if nothing is, the hold goes on from here without a hole.
+    let newest = hub.last_id(&channel).map(|id| id.to_string());
+    let after = parameter(head, "after").and_then(|position| position.parse().ok());
     let last = parameter(head, "last").filter(|last| !last.is_empty() && last.len() <= CHANNEL_MAX);
-    let missed = last.as_ref().map(|last| gateway.hub().since_id(&channel, last));
+    let (missed, seen) = match (after, last) {
+        (Some(position), _) => (hub.since_position(&channel, position), newest),
+        (None, Some(last)) => (hub.since_id(&channel, &last), Some(last)),
+        (None, None) => (Replay::Unknown, None),
+    };
     let follows = match missed {
-        Some(Replay::Items(items)) if items.is_empty() => last,
-        Some(Replay::Items(items)) => return Ok(publish::poll_answer(&items, false)),
-        Some(Replay::Gap { available, .. }) if !available.is_empty() => {
-            return Ok(publish::poll_answer(&available, true));
-        }
-        // Nothing is known of that message, so nothing can be said to follow it.
-        Some(Replay::Gap { .. } | Replay::Unknown) | None => None,
+        Replay::Items(items) if items.is_empty() => seen,
+        Replay::Items(items) => return Ok(publish::poll_answer(&items, false)),
+        Replay::Gap { available, .. } if !available.is_empty() => return Ok(publish::poll_answer(&available, true)),
+        // Nothing is known of what the client saw, so nothing can be said to follow it.
+        Replay::Gap { .. } | Replay::Unknown => None,
     };
     Ok(instruct(&json!({
         "hold": { "mode": "response", "channels": [{ "name": channel, "prev-id": follows }], "timeout": POLL_TIMEOUT_S },

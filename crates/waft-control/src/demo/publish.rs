@@ -90,23 +90,29 @@ fn event(id: &str, text: &str) -> String {
     out
 }
 
-/// The answer to a long-poll that comes back late: everything it missed.
+/// The answer to a long-poll that comes back late: everything it missed, and the position that this brings it to.
 pub(super) fn poll_answer(missed: &[Arc<Ordered<Payload>>], gap: bool) -> Answer {
     let items: Vec<serde_json::Value> = missed.iter().flat_map(|item| items_of(&item.payload)).collect();
-    let mut answer = Answer::new(200, "application/json", format!("{}\n", json!({ "items": items, "gap": gap })));
+    let position = missed.last().map(|item| item.position.to_string());
+    let body = json!({ "items": items, "gap": gap, "position": position });
+    let mut answer = Answer::new(200, "application/json", format!("{body}\n"));
     answer.fields.push("Cache-Control", "no-store");
     answer
 }
 
-/// The items in a published answer. Somebody may have published something else to the channel by the control API; that
-/// has none.
+/// The items in a published answer. What somebody published by the control API may be any text, or nothing for polls.
 fn items_of(payload: &Payload) -> Vec<serde_json::Value> {
     let Some(HttpResponse { body: ResponseBody::Bytes(body), .. }) = &payload.formats.http_response else {
         return Vec::new();
     };
-    let Ok(serde_json::Value::Object(mut answer)) = serde_json::from_slice(body) else { return Vec::new() };
-    match answer.remove("items") {
-        Some(serde_json::Value::Array(items)) => items,
-        _ => Vec::new(),
+    if body.is_empty() {
+        return Vec::new();
     }
+    let items = serde_json::from_slice(body).ok().and_then(|mut answer: serde_json::Value| {
+        match answer.get_mut("items").map(serde_json::Value::take) {
+            Some(serde_json::Value::Array(items)) => Some(items),
+            _ => None,
+        }
+    });
+    items.unwrap_or_else(|| vec![json!({ "text": String::from_utf8_lossy(body).trim_end() })])
 }

@@ -68,11 +68,26 @@ fn a_poll_that_comes_back_gets_what_it_missed() {
     let missed = poll("ab-0");
     assert_eq!(
         text(&missed),
-        "{\"gap\":false,\"items\":[{\"id\":\"ab-1\",\"text\":\"two \\\"2\\\"\"},{\"id\":\"ab-2\",\"text\":\"three\"}]}\n"
+        "{\"gap\":false,\"items\":[{\"id\":\"ab-1\",\"text\":\"two \\\"2\\\"\"},{\"id\":\"ab-2\",\"text\":\"three\"}],\"position\":\"7-3\"}\n"
     );
     assert_eq!(instructed(&poll("ab-2")).channels[0].prev_id.as_deref(), Some("ab-2"));
     let lost: serde_json::Value = serde_json::from_slice(&poll("nobody-knows").body).unwrap();
     assert_eq!((&lost["gap"], lost["items"].as_array().unwrap().len()), (&true.into(), 3));
+}
+
+/// Else a page that polls at once after each answer would never come to rest.
+#[test]
+fn a_poll_goes_on_after_items_that_are_not_of_the_demonstration() {
+    let (demo, gateway) = (Demo::new(0xab), gateway());
+    ask(&demo, &gateway, "POST /demo/publish", &[], b"one");
+    let other = r#"{"items":[{"channel":"demo","http-stream":{"content":"x"}},{"channel":"demo","http-response":{"body":"hi\n"}}]}"#;
+    for item in waft_grip::item::parse_publish_body(other.as_bytes()).unwrap() {
+        gateway.publish(Instant::now(), item);
+    }
+    let poll = |query: &str| ask(&demo, &gateway, &format!("GET /demo/poll?{query}"), &[], b"");
+    assert_eq!(text(&poll("last=ab-0")), "{\"gap\":false,\"items\":[{\"text\":\"hi\"}],\"position\":\"7-3\"}\n");
+    assert_eq!(instructed(&poll("after=7-3")).hold, Some(HoldMode::Response));
+    assert_eq!(instructed(&poll("after=nonsense")).hold, Some(HoldMode::Response));
 }
 
 #[test]
@@ -87,7 +102,10 @@ fn a_message_is_published_for_every_kind_of_client() {
     assert_eq!(&stream[..], "id: ab-0\nevent: message\ndata: a\ndata: b\ndata: c\ndata: d: é\n\n".as_bytes());
     assert_eq!(&formats.ws_message.as_ref().unwrap().content[..], "a\r\nb\rc\nd: é".as_bytes());
     let answer = publish::poll_answer(&[item], false);
-    assert_eq!(text(&answer), "{\"gap\":false,\"items\":[{\"id\":\"ab-0\",\"text\":\"a\\r\\nb\\rc\\nd: é\"}]}\n");
+    assert_eq!(
+        text(&answer),
+        "{\"gap\":false,\"items\":[{\"id\":\"ab-0\",\"text\":\"a\\r\\nb\\rc\\nd: é\"}],\"position\":\"7-1\"}\n"
+    );
 }
 
 #[test]
