@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tracing::debug;
-use waft_http1::{HeadError, Parsed, RequestHead, parse_request};
+use waft_http1::{Framing, HeadError, Parsed, RequestHead, parse_request};
 use waft_net::{PeerAddr, Stream};
 
 use crate::body::{BodyEnd, RequestBody, read_into};
@@ -179,6 +179,12 @@ async fn wait(shard: Rc<Shard>, mut client: Client) {
 
 /// Answers a request by a service of waft's own.
 async fn serve_own(shard: &Rc<Shard>, mut client: Client, head: &RequestHead, service: &dyn Service) -> Option<Client> {
+    // What is announced to be too long is refused before it is sent.
+    if matches!(head.framing(), Framing::Length(length) if length > service.body_max() as u64) {
+        client.answer(shard, head, &service.too_large(), false).await;
+        client.close(shard).await;
+        return None;
+    }
     let mut body = RequestBody::new(head, service.body_max());
     if head.expects_continue() && !body.is_done() && client.stream.write_all(respond::CONTINUE).await.is_err() {
         return None;

@@ -9,7 +9,7 @@ use waft_grip::item::Item;
 use waft_hub::{Hub, HubLimits, Ordered, Publish, Published};
 use waft_net::Mailbox;
 
-use crate::metrics::ShardMetrics;
+use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::payload::{Payload, payload_size};
 use crate::service::Service;
 use crate::settings::Settings;
@@ -36,6 +36,7 @@ pub struct Gateway {
     settings: ArcSwap<Settings>,
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
     metrics: Vec<Arc<ShardMetrics>>,
+    publish_metrics: PublishMetrics,
     pub(crate) demo: Arc<dyn Service>,
     draining: AtomicBool,
 }
@@ -49,6 +50,7 @@ impl Gateway {
             settings: ArcSwap::from_pointee(settings),
             mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
             metrics: (0..shards).map(|_| Arc::default()).collect(),
+            publish_metrics: PublishMetrics::default(),
             demo,
             draining: AtomicBool::new(false),
         }
@@ -75,6 +77,11 @@ impl Gateway {
         &self.metrics
     }
 
+    /// What came of the items that were published.
+    pub fn publish_metrics(&self) -> &PublishMetrics {
+        &self.publish_metrics
+    }
+
     /// The channels.
     pub fn hub(&self) -> &Hub<Payload> {
         &self.hub
@@ -83,15 +90,18 @@ impl Gateway {
     /// Publishes an item: gives it its place in the order of its channel and hands it to the
     /// shards that have listeners. The delivery itself happens a moment later, on those shards.
     pub fn publish(&self, now: Instant, item: Item) -> Published {
+        let size = payload_size(&item);
         let publish = Publish {
             channel: item.channel.as_str().into(),
             id: item.id.as_deref().map(Into::into),
             prev_id: item.prev_id.as_deref().map(Into::into),
             no_seq: item.no_seq,
-            size: payload_size(&item),
+            size,
             payload: Payload::new(item),
         };
-        self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item))
+        let published = self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item));
+        self.publish_metrics.count(size, published.outcome);
+        published
     }
 
     pub(crate) fn deliver(&self, shard: u16, item: &Arc<Ordered<Payload>>) {

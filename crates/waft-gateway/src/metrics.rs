@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use waft_hub::Outcome;
+
 /// A number that only goes up.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -17,6 +19,51 @@ impl Counter {
     /// The number now.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that only goes up, counted by several threads.
+#[derive(Debug, Default)]
+pub struct SharedCounter(AtomicU64);
+
+impl SharedCounter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What came of the items that were published, whichever way they came in.
+#[derive(Debug, Default)]
+pub struct PublishMetrics {
+    /// Items published.
+    pub items: SharedCounter,
+    /// Bytes of their payloads.
+    pub bytes: SharedCounter,
+    /// Items discarded because their id had been seen a short while before.
+    pub duplicates: SharedCounter,
+    /// Items that had to wait for their predecessor.
+    pub parked: SharedCounter,
+    /// Items dropped because too many waited already, or another waited for the same predecessor.
+    pub dropped: SharedCounter,
+}
+
+impl PublishMetrics {
+    /// Counts one item of `size` bytes that came to `outcome`.
+    pub(crate) fn count(&self, size: usize, outcome: Outcome) {
+        self.items.add(1);
+        self.bytes.add(size as u64);
+        match outcome {
+            Outcome::Delivered => {}
+            Outcome::Duplicate => self.duplicates.add(1),
+            Outcome::Parked => self.parked.add(1),
+            Outcome::ParkedFull | Outcome::RivalParked => self.dropped.add(1),
+        }
     }
 }
 
@@ -86,6 +133,8 @@ macro_rules! shard_metrics {
 shard_metrics! {
     /// Client connections open now.
     connections: Gauge,
+    /// Time that client connections have been open, all added up, in milliseconds.
+    connection_ms: Counter,
     /// Client connections accepted.
     connections_accepted: Counter,
     /// Client connections refused because the limit was reached or the system had no descriptor left.

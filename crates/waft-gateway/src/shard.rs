@@ -243,11 +243,13 @@ async fn keep_time(shard: Rc<Shard>) {
     const SWEEP_TICKS: u32 = 10;
     let mut due = Vec::new();
     let mut ticks = 0_u32;
+    let mut counted = Instant::now();
     let mut interval = tokio::time::interval(HeldSet::<Hold>::tick_length());
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
         let now = Instant::now();
+        counted += count_open_time(&shard, now.saturating_duration_since(counted));
         shard.held.borrow_mut().expired(now, &mut due);
         for (number, key) in due.drain(..).enumerate() {
             hold::on_deadline(&shard, key, now);
@@ -264,6 +266,14 @@ async fn keep_time(shard: Rc<Shard>) {
             sweep(&shard, now);
         }
     }
+}
+
+/// Counts the time that connections have been open; says how much of `passed` was counted, in
+/// whole milliseconds, so that the rest is not lost.
+fn count_open_time(shard: &Shard, passed: Duration) -> Duration {
+    let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+    shard.metrics.connection_ms.add(passed_ms.saturating_mul(shard.connections.count.get() as u64));
+    Duration::from_millis(passed_ms)
 }
 
 fn sweep(shard: &Rc<Shard>, now: Instant) {
