@@ -1,6 +1,6 @@
 use std::fs;
 
-use waft_testkit::{Finished, Reply, Server, Setup, Target, free_port, python};
+use waft_testkit::{Finished, Reply, Server, Setup, Target, free_port, python, waft_only};
 
 fn publish(server: &Server, channel: &str, text: &str) {
     let uri = format!("http://{}", server.control_address());
@@ -58,6 +58,7 @@ fn a_key_may_be_given_in_base64() {
 
 #[test]
 fn a_key_may_be_in_a_file_as_hexadecimal_digits() {
+    waft_only!("Pushpin 1.36 as packaged reads no keys from files");
     let token = signature("file:FILE", Some("6368616e67656d65\n"));
     assert_eq!(verify(&token, "changeme").output, "pushpin\n");
 }

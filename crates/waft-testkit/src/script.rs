@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use crate::server::waft_binary;
 use crate::{Process, eventually};
 
 /// A program of another world (Python, Node, a browser) to be run with a deadline.
@@ -43,6 +44,11 @@ pub fn node(script: &str) -> Script {
     let packages = script_path.with_file_name("node_modules");
     assert!(packages.exists(), "there is no {}; run scripts/install-test-tools", packages.display());
     Script::new(script, Path::new("node")).arg(&script_path)
+}
+
+/// The waft program itself, for its commands.
+pub fn waft() -> Script {
+    Script::new("waft", &waft_binary())
 }
 
 /// Any other program.
