@@ -1,11 +1,19 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use waft_testkit::{Connection, Reply, Server, Setup, Target, eventually, waft_only};
+use waft_testkit::{Connection, Reply, Server, Setup, Target, descriptors, eventually, waft_only};
 
-/// How many clients make the crowd. Both ends of each connection are in this machine, the one end in this process,
-/// whose limit of descriptors is what bounds it.
-const CROWD: usize = 9_000;
+/// How many clients make the crowd: 18,000 where a process may have 20,000 descriptors, the clients being in one
+/// process, and fewer where it may have fewer.
+fn crowd_size() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(20_000);
+    usize::try_from(limit).unwrap().saturating_sub(2_000).min(18_000)
+}
+
+/// Waits until the server has no more descriptors than it had before, but for some pooled connections to the target.
+fn wait_until_forgotten(server: &Server, before: usize) {
+    eventually("all descriptors are given back", || (descriptors(server.id()) <= before + 10).then_some(()));
+}
 
 fn serve() -> (Target, Server) {
     let target = Target::start(|_| Reply::hold("stream", "c").body("open\n"));
@@ -32,10 +40,12 @@ fn gather(server: &Server, count: usize) -> Vec<Connection> {
 fn a_crowd_is_held_served_and_forgotten_and_comes_back() {
     waft_only!("Pushpin delivers 2,500 items a second");
     let (_target, server) = serve();
+    let crowd = crowd_size();
+    let idle = descriptors(server.id());
     drop(gather(&server, 500));
-    eventually("no hold is left", || (server.metric("waft_holds") == Some(0.0)).then_some(()));
+    wait_until_forgotten(&server, idle + 200);
     let before = server.resident_bytes();
-    let mut clients = gather(&server, CROWD);
+    let mut clients = gather(&server, crowd);
     let held = server.resident_bytes();
     let start = Instant::now();
     server.publish(json!([{ "channel": "c", "http-stream": { "content": "to all\n" } }]));
@@ -43,16 +53,16 @@ fn a_crowd_is_held_served_and_forgotten_and_comes_back() {
         client.expect_stream("to all\n");
     }
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(10), "{CROWD} deliveries took {took:?}");
+    assert!(took < Duration::from_secs(15), "{crowd} deliveries took {took:?}");
     drop(clients);
-    eventually("no hold is left", || (server.metric("waft_holds") == Some(0.0)).then_some(()));
+    wait_until_forgotten(&server, idle + 200);
     let after = server.resident_bytes();
-    let growth = held.saturating_sub(before) / CROWD as u64;
+    let growth = held.saturating_sub(before) / crowd as u64;
     assert!(growth < 8_192, "{growth} bytes a hold");
     // What a hold cost is given back; the allocator may keep some megabytes of what passed through it.
     assert!(after < before + before / 10 + (16 << 20), "{before} bytes before, {after} after");
     // All come back at once, and nobody is left out.
-    let mut clients = gather(&server, CROWD);
+    let mut clients = gather(&server, crowd);
     server.publish(json!([{ "channel": "c", "http-stream": { "content": "again\n" } }]));
     for client in &mut clients {
         client.expect_stream("again\n");
