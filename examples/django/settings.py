@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 SECRET_KEY = "an example has no secrets"
-DEBUG = True
+DEBUG = False
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "urls"
 INSTALLED_APPS = ["django_eventstream"]
@@ -19,6 +19,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 
 # Where to publish, and the key that waft signs its requests with.
-GRIP_URL = os.environ.get("GRIP_URL", "http://127.0.0.1:5561/?verify-iss=pushpin&verify-key=changeme")
+GRIP_PROXIES = [{"control_uri": os.environ.get("CONTROL", "http://127.0.0.1:5561"), "key": "changeme"}]
 # Events are kept, so that a client that comes back gets what it missed.
 EVENTSTREAM_STORAGE_CLASS = "django_eventstream.storage.DjangoModelStorage"

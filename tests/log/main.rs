@@ -1,1 +1,118 @@
-//! log
+//! The log of a channel: what was missed is sent from it, without the backend.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+use serde_json::json;
+use waft_testkit::{Connection, Reply, Server, Setup, Target, waft_only};
+
+/// A server whose backend holds event streams and polls, always with the same words.
+fn serve() -> (Target, Server) {
+    let target = Target::start(|request| match request.path() {
+        "/poll?after=1" => Reply::hold("response", "c; prev-id=1"),
+        "/poll?after=9" => Reply::hold("response", "c; prev-id=9"),
+        "/poll" => Reply::hold("response", "c"),
+        _ => Reply::status("200 OK")
+            .header("Content-Type", "text/event-stream")
+            .header("Grip-Hold", "stream")
+            .header("Grip-Channel", "c")
+            .body(":open\n\n"),
+    });
+    let server = Server::start(Setup::to(&target));
+    (target, server)
+}
+
+fn publish(server: &Server, id: u32) {
+    let event = format!("id: {id}\ndata: item {id}\n\n");
+    server.publish(json!([{
+        "channel": "c",
+        "id": id.to_string(),
+        "prev-id": (id - 1).to_string(),
+        "formats": { "http-stream": { "content": event }, "http-response": { "body": format!("item {id}") } },
+    }]));
+}
+
+fn events(server: &Server, last_id: Option<&str>) -> Connection {
+    let mut client = server.connect();
+    let last = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+    client.send(format!("GET /events HTTP/1.1\r\nHost: a\r\n{last}\r\n"));
+    client.expect_head(200);
+    client.expect_stream(":open\n\n");
+    client
+}
+
+fn event(id: u32) -> String {
+    format!("id: {id}\ndata: item {id}\n\n")
+}
+
+#[test]
+fn a_client_that_comes_back_gets_what_it_missed_and_then_what_is_new() {
+    waft_only!("Pushpin keeps no log");
+    let (_target, server) = serve();
+    let mut client = events(&server, None);
+    publish(&server, 1);
+    client.expect_stream(event(1));
+    drop(client);
+    publish(&server, 2);
+    publish(&server, 3);
+    let mut client = events(&server, Some("1"));
+    client.expect_stream(event(2) + &event(3));
+    publish(&server, 4);
+    client.expect_stream(event(4));
+}
+
+#[test]
+fn a_client_that_missed_nothing_gets_nothing_twice() {
+    waft_only!("Pushpin keeps no log");
+    let (_target, server) = serve();
+    let mut client = events(&server, None);
+    publish(&server, 1);
+    client.expect_stream(event(1));
+    drop(client);
+    let mut client = events(&server, Some("1"));
+    publish(&server, 2);
+    client.expect_stream(event(2));
+}
+
+#[test]
+fn a_new_client_gets_nothing_old() {
+    waft_only!("Pushpin keeps no log");
+    let (_target, server) = serve();
+    let mut client = events(&server, None);
+    publish(&server, 1);
+    client.expect_stream(event(1));
+    let mut other = events(&server, None);
+    publish(&server, 2);
+    other.expect_stream(event(2));
+    client.expect_stream(event(2));
+}
+
+#[test]
+fn a_poll_that_is_behind_is_answered_from_the_log() {
+    waft_only!("Pushpin asks the backend again");
+    let (target, server) = serve();
+    let mut client = events(&server, None);
+    publish(&server, 1);
+    publish(&server, 2);
+    client.expect_stream(event(1) + &event(2));
+    let before = target.request_count();
+    assert_eq!(server.get("/poll?after=1").response().body_text(), "item 2");
+    assert_eq!(target.request_count(), before + 1);
+}
+
+#[test]
+fn nothing_is_lost_between_two_polls() {
+    waft_only!("Pushpin asks the backend again");
+    let (_target, server) = serve();
+    let mut keeper = events(&server, None);
+    publish(&server, 1);
+    keeper.expect_stream(event(1));
+    let mut poller = server.connect();
+    poller.send("GET /poll?after=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    publish(&server, 2);
+    assert_eq!(poller.response().body_text(), "item 2");
+    keeper.expect_stream(event(2));
+}

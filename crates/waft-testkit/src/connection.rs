@@ -3,7 +3,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
@@ -265,6 +265,8 @@ impl Connection {
 
     /// Reads a chunked body up to and including `end`, and returns it as text.
     pub fn stream_until(&mut self, end: &str) -> String {
+        // Keep-alives must not keep the wait alive.
+        let give_up = Instant::now() + self.deadline;
         loop {
             if let Some(at) = self.partial.windows(end.len()).position(|window| window == end.as_bytes()) {
                 let text: Vec<u8> = self.partial.drain(..at + end.len()).collect();
@@ -273,6 +275,7 @@ impl Connection {
             let chunk = self.chunk();
             let had = String::from_utf8_lossy(&self.partial);
             assert!(!chunk.is_empty(), "the body ended; expected {end:?}, had {had:?}");
+            assert!(Instant::now() < give_up, "expected {end:?}, had {had:?}");
             self.partial.extend(chunk);
         }
     }

@@ -39,7 +39,7 @@ pub use connection::{Connection, Response};
 pub use head::Head;
 pub use port::free_port;
 pub use process::{Process, descriptors, resident_bytes};
-pub use script::{Finished, Script, chromium, node, python, workspace_root};
+pub use script::{Finished, Script, chromium, node, program, python, waft, workspace_root};
 pub use server::{Server, metric_sum};
 pub use setup::Setup;
 pub use target::{Arrivals, Gate, Reply, Request, Target};

@@ -2,7 +2,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ impl Process {
 
     /// What it wrote to stdout and stderr so far.
     pub fn output(&self) -> String {
-        self.output.text.lock().unwrap().clone()
+        self.output.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything it wrote, once it and its children have closed their output.
@@ -58,7 +58,7 @@ impl Process {
     /// Waits until the output holds `text` at least `count` times.
     pub fn wait_for_output(&self, text: &str, count: usize) {
         let give_up = Instant::now() + DEADLINE;
-        let mut output = self.output.text.lock().unwrap();
+        let mut output = self.output.text.lock().unwrap_or_else(PoisonError::into_inner);
         while output.matches(text).count() < count {
             let left = give_up.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{} never said {text:?} {count} times; it said:\n{output}", self.name);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use crate::server::waft_binary;
 use crate::{Process, eventually};
 
 /// A program of another world (Python, Node, a browser) to be run with a deadline.
@@ -31,22 +32,36 @@ pub fn workspace_root() -> PathBuf {
 pub fn python(script: &str) -> Script {
     let python = workspace_root().join("target/test-tools/python/bin/python");
     assert!(python.exists(), "there is no {}; run scripts/install-test-tools", python.display());
-    Script::new(script, &python).arg(workspace_root().join(script)).env("PYTHONUNBUFFERED", "1")
+    Script::new(script, &python)
+        .arg(workspace_root().join(script))
+        .env("PYTHONUNBUFFERED", "1")
+        .env("PYTHONWARNINGS", "ignore")
 }
 
-/// A Node script, given relative to the workspace; its packages are those of `tests/clients`.
+/// A Node script, given relative to the workspace; it finds the packages beside it.
 pub fn node(script: &str) -> Script {
-    let packages = workspace_root().join("tests/clients/node_modules");
+    let script_path = workspace_root().join(script);
+    let packages = script_path.with_file_name("node_modules");
     assert!(packages.exists(), "there is no {}; run scripts/install-test-tools", packages.display());
-    Script::new(script, Path::new("node")).arg(workspace_root().join(script)).env("NODE_PATH", &packages)
+    Script::new(script, Path::new("node")).arg(&script_path)
 }
 
-/// A headless browser that prints the page at `url` as it is once `budget` of its own time has passed.
-pub fn chromium(url: &str, budget: Duration) -> Script {
-    let budget = format!("--virtual-time-budget={}", budget.as_millis());
-    Script::new("chromium", Path::new("chromium"))
+/// The waft program itself, for its commands.
+pub fn waft() -> Script {
+    Script::new("waft", &waft_binary())
+}
+
+/// Any other program.
+pub fn program(name: &str) -> Script {
+    Script::new(name, Path::new(name))
+}
+
+/// A headless browser that opens the page at `url` and keeps its profile in `profile`.
+pub fn chromium(url: &str, profile: &Path) -> Script {
+    let profile = format!("--user-data-dir={}", profile.display());
+    program("chromium")
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
-        .args([&budget, "--dump-dom", url])
+        .args(["--remote-debugging-port=0", &profile, url])
 }
 
 impl Script {
@@ -71,6 +86,12 @@ impl Script {
     /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Runs it in this directory instead of the root of the workspace.
+    pub fn directory(mut self, directory: &str) -> Self {
+        self.command.current_dir(workspace_root().join(directory));
         self
     }
 
