@@ -208,7 +208,7 @@ async fn hold_response(
 }
 
 /// Hands the socket of a connection over to its reserved place in the held set.
-fn attach(shard: &Rc<Shard>, key: Key, stream: waft_net::Stream) -> bool {
+pub(crate) fn attach(shard: &Rc<Shard>, key: Key, stream: waft_net::Stream) -> bool {
     let socket = match stream.into_fd() {
         Ok(socket) => socket,
         Err(_encrypted) => {

@@ -21,9 +21,9 @@ use crate::subscribe::{self, Class, Item};
 use crate::update::{self, Urgency};
 
 /// Listeners served before other work gets its turn.
-const AT_ONCE: usize = 512;
+pub(crate) const AT_ONCE: usize = 512;
 /// Messages merged into one write, in bytes: beyond that a call costs what its bytes cost.
-const MERGED_MAX: usize = 64 << 10;
+pub(crate) const MERGED_MAX: usize = 64 << 10;
 
 /// Delivers items in the order in which they came: all of one channel together, so that a
 /// listener gets them with one write.
@@ -79,6 +79,7 @@ async fn channel(shard: &Rc<Shard>, items: &[Item]) {
             tokio::task::yield_now().await;
         }
     }
+    crate::ws::deliver(shard, items, index).await;
     let now = Instant::now();
     for item in items {
         shard.metrics.delivery_latency.observe(now.saturating_duration_since(item.received));
@@ -86,14 +87,14 @@ async fn channel(shard: &Rc<Shard>, items: &[Item]) {
 }
 
 /// Everyone who listens now: whoever comes later has subscribed after these items.
-fn members(shard: &Shard, index: ChannelIndex, class: Class) -> Vec<Member> {
+pub(crate) fn members(shard: &Shard, index: ChannelIndex, class: Class) -> Vec<Member> {
     let listeners = shard.listeners.borrow();
     let slots = listeners.slots(index, class as u8);
     listeners.walk(index, class as u8, 0, slots).collect()
 }
 
 /// The members, with a `None` wherever other work should get its turn.
-fn paced(members: Vec<Member>) -> impl Iterator<Item = Option<Member>> {
+pub(crate) fn paced(members: Vec<Member>) -> impl Iterator<Item = Option<Member>> {
     members.into_iter().enumerate().flat_map(|(number, member)| {
         let pause = number > 0 && number % AT_ONCE == 0;
         pause.then_some(None).into_iter().chain([Some(member)])
@@ -101,7 +102,7 @@ fn paced(members: Vec<Member>) -> impl Iterator<Item = Option<Member>> {
 }
 
 /// The items that came after a listener had joined.
-fn after(items: &[Item], since: u64) -> &[Item] {
+pub(crate) fn after(items: &[Item], since: u64) -> &[Item] {
     let first = items.partition_point(|item| item.position.number <= since);
     items.get(first..).unwrap_or_default()
 }
@@ -359,7 +360,7 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
 }
 
 /// Runs the filters of a subscription over an item: the content to send, or nothing.
-fn filter<'c>(
+pub(crate) fn filter<'c>(
     shard: &Shard,
     prefix: &str,
     subs: &[subscribe::Sub],

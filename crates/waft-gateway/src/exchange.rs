@@ -23,6 +23,7 @@ use crate::respond::{self, CONTINUE, Failure, Frame};
 use crate::service::Answer;
 use crate::settings::Settings;
 use crate::shard::Shard;
+use crate::ws;
 
 /// A request on its way, and everything decided about it.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ fn find_route(settings: &Settings, head: &RequestHead, secure: bool) -> Option<A
 
 /// Whether the request asks for a WebSocket.
 pub(crate) fn is_websocket(head: &RequestHead) -> bool {
-    head.upgrade().is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+    waft_websocket::handshake::wants_websocket(head.fields())
 }
 
 /// Serves one request of a client. The connection comes back if it can serve another.
@@ -92,6 +93,13 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
         head.field("grip-sig").is_some_and(|signature| key.verify(signature, crate::sign::unix_seconds()))
     });
     let body = RequestBody::new(&head, settings.limits.request_body_max);
+    if is_websocket(&head) {
+        let exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
+        return ws::serve(shard, client, exchange).await;
+    }
+    if !trusted && ws::forges_events(&head, &route) {
+        return refuse(shard, client, &head, &ws::forged(), body.is_done()).await;
+    }
     if head.expects_continue() && !body.is_done() && client.stream.write_all(CONTINUE).await.is_err() {
         client.abandon(&shard.buffers);
         return None;
@@ -100,20 +108,34 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
         // Nothing of the client needs memory while its target is at work.
         client.buffer.release(&shard.buffers);
     }
-    let exchange = Exchange {
-        head,
-        body,
-        route,
-        settings,
-        secure,
-        trusted,
-        last: Vec::new(),
-        peer: client.peer.clone(),
-        started: Instant::now(),
-        retry: false,
-        served: Vec::new(),
-    };
+    let exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
     proxy(shard, client, exchange).await
+}
+
+impl Exchange {
+    fn new(
+        head: RequestHead,
+        body: RequestBody,
+        route: Arc<Route>,
+        settings: Arc<Settings>,
+        secure: bool,
+        trusted: bool,
+        client: &Client,
+    ) -> Self {
+        Self {
+            head,
+            body,
+            route,
+            settings,
+            secure,
+            trusted,
+            last: Vec::new(),
+            peer: client.peer.clone(),
+            started: Instant::now(),
+            retry: false,
+            served: Vec::new(),
+        }
+    }
 }
 
 fn claims_encryption(head: &RequestHead) -> bool {
@@ -573,7 +595,7 @@ pub(crate) async fn fail(shard: &Rc<Shard>, client: Client, exchange: &Exchange,
     refuse(shard, client, &exchange.head, &answer, exchange.body.is_done()).await
 }
 
-async fn refuse(
+pub(crate) async fn refuse(
     shard: &Rc<Shard>,
     client: Client,
     head: &RequestHead,

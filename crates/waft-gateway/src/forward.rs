@@ -52,24 +52,9 @@ impl Outgoing<'_> {
 
     /// Writes the request head.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let options = &self.route.options;
         let mut writer = HeadWriter::new(out);
         writer.request_line(self.head.method(), &self.path());
-        writer.field("Host", self.host().as_bytes());
-        for (name, value) in self.head.end_to_end_fields() {
-            if !is_dropped(name) && !self.is_replaced(name) {
-                writer.field(name, value);
-            }
-        }
-        for (name, value) in &options.headers {
-            if !value.is_empty() && !name.eq_ignore_ascii_case("host") {
-                writer.field(name, value);
-            }
-        }
-        if options.orig_headers && !self.trusted {
-            self.write_originals(&mut writer);
-        }
-        self.write_forwarded(&mut writer);
+        self.write_fields(&mut writer, is_dropped);
         if self.is_grip() {
             if let Some(signature) = &self.signature {
                 writer.field("Grip-Sig", signature.as_bytes());
@@ -96,6 +81,26 @@ impl Outgoing<'_> {
             }
         }
         writer.finish();
+    }
+
+    /// Writes the fields that come from the client and the route, without those that `is_dropped`.
+    pub(crate) fn write_fields(&self, writer: &mut HeadWriter<'_>, is_dropped: fn(&str) -> bool) {
+        let options = &self.route.options;
+        writer.field("Host", self.host().as_bytes());
+        for (name, value) in self.head.end_to_end_fields() {
+            if !is_dropped(name) && !self.is_replaced(name) {
+                writer.field(name, value);
+            }
+        }
+        for (name, value) in &options.headers {
+            if !value.is_empty() && !name.eq_ignore_ascii_case("host") {
+                writer.field(name, value);
+            }
+        }
+        if options.orig_headers && !self.trusted {
+            self.write_originals(writer);
+        }
+        self.write_forwarded(writer);
     }
 
     /// Whether something else takes the place of a header of the client.

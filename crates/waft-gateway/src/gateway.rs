@@ -117,6 +117,7 @@ impl Gateway {
     /// Sends every held request to its target again, as after a time in which items may have been
     /// lost on their way to this gateway.
     pub fn recover(&self) {
+        self.hub.forget_all_last_ids();
         for mailbox in &self.mailboxes {
             mailbox.send(Message::Recover);
         }

@@ -27,6 +27,7 @@ use crate::service::Door;
 use crate::shard::{Presence, Shard};
 use crate::subscribe::{self, Item, Sub};
 use crate::update;
+use crate::ws;
 
 pub(crate) use crate::begin::begin;
 
@@ -51,6 +52,10 @@ pub(crate) enum Hold {
     Resting(Box<Resting>),
     /// An open response.
     Stream(Box<StreamHold>),
+    /// A client's WebSocket.
+    Ws(Box<ws::WsHold>),
+    /// The WebSocket to the target of a client's WebSocket.
+    WsTarget(Box<ws::TargetSide>),
 }
 
 /// A connection between two requests.
@@ -246,7 +251,12 @@ pub(crate) fn on_ready(shard: &Rc<Shard>, key: Key, readiness: Readiness, scratc
         return end(shard, key);
     }
     if readiness.readable || readiness.read_closed {
-        read(shard, key, scratch);
+        let is_websocket = matches!(shard.held.borrow().get(key), Some(Hold::Ws(_) | Hold::WsTarget(_)));
+        if is_websocket {
+            ws::read(shard, key, readiness.read_closed, scratch);
+        } else {
+            read(shard, key, scratch);
+        }
     }
     if readiness.drained && shard.slow.borrow_mut().remove(&key) {
         on_drained(shard, key);
@@ -273,7 +283,7 @@ fn read(shard: &Rc<Shard>, key: Key, scratch: &mut [u8]) {
                     Some(Hold::Response(hold)) => &mut hold.line,
                     Some(Hold::Stream(hold)) => &mut hold.line,
                     Some(Hold::Finishing(line)) => line,
-                    Some(Hold::Changing) | None => return,
+                    Some(Hold::Changing | Hold::Ws(_) | Hold::WsTarget(_)) | None => return,
                 };
                 let before = line.leftover.take().unwrap_or_default();
                 if before.len() + count > AHEAD_MAX {
@@ -302,7 +312,7 @@ fn on_half_close(shard: &Rc<Shard>, key: Key) {
             return;
         }
         Some(Hold::Stream(_) | Hold::Resting(_)) => {}
-        Some(Hold::Changing) | None => return,
+        Some(Hold::Changing | Hold::Ws(_) | Hold::WsTarget(_)) | None => return,
     }
     end(shard, key);
 }
@@ -337,6 +347,10 @@ fn on_drained(shard: &Rc<Shard>, key: Key) {
             } else {
                 rearm(shard, &mut held, key);
             }
+        }
+        Some(Hold::Ws(_) | Hold::WsTarget(_)) => {
+            drop(held);
+            ws::on_drained(shard, key);
         }
         Some(Hold::Changing | Hold::Response(_) | Hold::Resting(_)) | None => {}
     }
@@ -396,7 +410,11 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
             drop(held);
             stream_deadline(shard, key, now);
         }
-        Some(Hold::Changing | Hold::Finishing(_)) | None => {}
+        Some(Hold::Ws(_)) => {
+            drop(held);
+            ws::on_deadline(shard, key, now);
+        }
+        Some(Hold::Changing | Hold::Finishing(_) | Hold::WsTarget(_)) | None => {}
     }
 }
 
@@ -555,7 +573,7 @@ fn take_out(shard: &Rc<Shard>, key: Key) -> Option<Line> {
     match hold {
         Hold::Response(hold) => Some(hold.line),
         Hold::Stream(hold) => Some(hold.line),
-        Hold::Changing | Hold::Resting(_) | Hold::Finishing(_) => None,
+        Hold::Changing | Hold::Resting(_) | Hold::Finishing(_) | Hold::Ws(_) | Hold::WsTarget(_) => None,
     }
 }
 
@@ -565,6 +583,8 @@ fn let_go(shard: &Rc<Shard>, hold: &Hold) {
         Hold::Response(hold) => (Mode::Response, &hold.subs, &hold.gone, &hold.route),
         Hold::Stream(hold) => (Mode::Stream, &hold.subs, &hold.gone, &hold.route),
         Hold::Resting(_) => return shard.metrics.connections_idle.add(-1),
+        Hold::Ws(hold) => return ws::let_go(shard, hold),
+        Hold::WsTarget(side) => return ws::target_gone(shard, side),
         Hold::Changing | Hold::Finishing(_) => return,
     };
     subscribe::leave(shard, mode, subs);
@@ -588,7 +608,7 @@ pub(crate) fn count(shard: &Shard, mode: Mode, by: i64) {
 }
 
 /// Writes the last bytes of an exchange. When they have been taken, the connection is free again.
-fn finish(shard: &Rc<Shard>, key: Key, line: Line, last: &Bytes) {
+pub(crate) fn finish(shard: &Rc<Shard>, key: Key, line: Line, last: &Bytes) {
     let mut held = shard.held.borrow_mut();
     let Some(hold) = held.get_mut(key) else { return };
     *hold = Hold::Finishing(Box::new(line));
@@ -663,7 +683,11 @@ pub(crate) fn end_all(shard: &Rc<Shard>) {
                 drop(held);
                 end(shard, key);
             }
-            Some(Hold::Changing | Hold::Finishing(_)) | None => {}
+            Some(Hold::Ws(_)) => {
+                drop(held);
+                ws::go_away(shard, key);
+            }
+            Some(Hold::Changing | Hold::Finishing(_) | Hold::WsTarget(_)) | None => {}
         }
     }
 }

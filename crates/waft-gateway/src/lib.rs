@@ -7,6 +7,7 @@
 //! is told by the modules in this order: `client` reads it, `exchange` finds its route and asks
 //! its target, `relay` sends the answer on or `begin` makes a hold of it, `hold` is the life of
 //! that in the held set, `deliver` brings it what is published, and `update` asks the target again.
+//! WebSockets go their own way from `exchange` on, which `ws` tells.
 
 mod begin;
 mod body;
@@ -30,9 +31,10 @@ mod shard;
 mod sign;
 mod subscribe;
 mod update;
+mod ws;
 
 pub use gateway::Gateway;
 pub use payload::Payload;
 pub use service::{Answer, Door, Request, Service};
-pub use settings::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings};
+pub use settings::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings, WebSocketSettings};
 pub use shard::{Entrance, run};

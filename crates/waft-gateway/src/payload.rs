@@ -3,7 +3,9 @@
 use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use waft_grip::item::{Action, Formats, HttpStream, Item, ResponseBody};
+use waft_grip::item::{Action, Formats, HttpStream, Item, ResponseBody, WsKind};
+use waft_websocket::frame::Opcode;
+use waft_websocket::message::Message;
 
 /// A published item on its way to the listeners of every shard.
 #[derive(Debug)]
@@ -13,18 +15,37 @@ pub struct Payload {
     /// The metadata that filters look at.
     pub meta: Vec<(String, String)>,
     stream_chunk: OnceLock<Bytes>,
+    ws_message: OnceLock<Message>,
 }
 
 impl Payload {
     /// The payload of `item`.
     pub fn new(item: Item) -> Self {
-        Self { formats: item.formats, meta: item.meta, stream_chunk: OnceLock::new() }
+        Self { formats: item.formats, meta: item.meta, stream_chunk: OnceLock::new(), ws_message: OnceLock::new() }
     }
 
     /// The content for streams, framed as one HTTP chunk; none if there is nothing to send.
     pub(crate) fn stream_chunk(&self) -> Option<&Bytes> {
         let content = stream_content(self.formats.http_stream.as_ref()?)?;
         Some(self.stream_chunk.get_or_init(|| waft_http1::chunk(content)))
+    }
+}
+
+impl Payload {
+    /// The message for WebSockets, framed once for all; none if the item sends them nothing.
+    pub(crate) fn ws_message(&self) -> Option<&Message> {
+        let format = self.formats.ws_message.as_ref().filter(|format| format.action == Action::Send)?;
+        Some(self.ws_message.get_or_init(|| Message::new(opcode(format.kind), &format.content)))
+    }
+}
+
+/// The frame type of a published message.
+pub(crate) const fn opcode(kind: WsKind) -> Opcode {
+    match kind {
+        WsKind::Binary => Opcode::Binary,
+        WsKind::Ping => Opcode::Ping,
+        WsKind::Pong => Opcode::Pong,
+        WsKind::Text => Opcode::Text,
     }
 }
 

@@ -147,6 +147,18 @@ impl Site {
 }
 
 impl TargetConnection {
+    /// A connection that belongs to no pool.
+    pub(crate) fn alone(stream: Stream) -> Self {
+        let site = Rc::new(Site::default());
+        site.open.set(1);
+        Self { stream, buffer: ReadBuffer::default(), reused: false, slot: Slot(site) }
+    }
+
+    /// The connection itself, for a use that ends it for others.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Keeps the connection for the next request. Only for one whose response has been read to its
     /// end; what came after it makes the connection unusable.
     pub(crate) fn keep(mut self, shard: &Shard) {
@@ -179,7 +191,8 @@ impl TargetConnection {
     }
 }
 
-async fn open(target: &Target) -> Result<Stream, ConnectError> {
+/// A new connection to `target`, which counts nowhere: for those that are not shared.
+pub(crate) async fn open(target: &Target) -> Result<Stream, ConnectError> {
     let refused = |error| ConnectError::Refused { target: target.address.to_string(), error };
     match &target.address {
         TargetAddress::Unix(path) => Stream::connect_unix(path).await.map_err(refused),

@@ -222,7 +222,7 @@ impl ResponseBody {
             if whole.len() + piece.len() > limit {
                 return Err(BodyError::TooLong { limit });
             }
-            if whole.is_empty() && self.is_finished() {
+            if whole.is_empty() && self.is_at_end() {
                 return Ok(piece);
             }
             whole.extend_from_slice(&piece);
@@ -230,7 +230,8 @@ impl ResponseBody {
         Ok(whole.freeze())
     }
 
-    fn is_finished(&self) -> bool {
+    /// Whether nothing of the body is left.
+    pub(crate) fn is_at_end(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_empty(),
             Self::Wire(wire) => wire.decoder.is_done(),

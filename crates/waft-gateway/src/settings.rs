@@ -23,6 +23,8 @@ pub struct Settings {
     pub forward: Forward,
     /// Limits on clients, targets and holds.
     pub limits: Limits,
+    /// WebSockets of all routes.
+    pub websocket: WebSocketSettings,
     /// Send a held request to its target again a second after the first subscription to its
     /// channel, as Pushpin does.
     pub update_on_first_subscription: bool,
@@ -32,6 +34,21 @@ pub struct Settings {
     pub access_log: bool,
     /// How long requests under way may take after the order to stop.
     pub drain_timeout: Duration,
+}
+
+/// What holds for the WebSockets of all routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WebSocketSettings {
+    /// Bytes of one message that is held whole: 1,000,000. More closes the connection with 1009.
+    pub message_max: u64,
+    /// Take offers of permessage-deflate.
+    pub compression: bool,
+}
+
+impl Default for WebSocketSettings {
+    fn default() -> Self {
+        Self { message_max: 1_000_000, compression: false }
+    }
 }
 
 /// How client addresses and schemes are told to targets.
@@ -131,6 +148,7 @@ impl Default for Settings {
             upstream_key: None,
             forward: Forward::default(),
             limits: Limits::default(),
+            websocket: WebSocketSettings::default(),
             update_on_first_subscription: false,
             accept_route_header: false,
             access_log: true,

@@ -23,6 +23,7 @@ use crate::pool::Pool;
 use crate::service::Door;
 use crate::sign::Signatures;
 use crate::update::{self, Updates};
+use crate::ws;
 
 /// A socket that a shard accepts connections from, and what for.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub(crate) struct Shard {
     pub(crate) buffers: Buffers,
     pub(crate) signatures: Signatures,
     pub(crate) updates: Updates,
+    pub(crate) ws: ws::State,
     /// Told once a second, for whatever waits with a coarse deadline.
     pub(crate) sweep: Notify,
     /// Held connections with bytes that wait for the client.
@@ -114,6 +116,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         buffers: Buffers::default(),
         signatures: Signatures::default(),
         updates: Updates::default(),
+        ws: ws::State::default(),
         sweep: Notify::new(),
         slow: RefCell::default(),
         drained: Notify::new(),
@@ -149,8 +152,13 @@ impl Shard {
     }
 
     fn may_accept(&self) -> bool {
+        self.connections.count.get() < self.connections_max()
+    }
+
+    /// Client connections this shard may have.
+    pub(crate) fn connections_max(&self) -> usize {
         let settings = self.gateway.settings();
-        self.connections.count.get() < settings.limits.connections_max.div_ceil(self.gateway.shards().max(1))
+        settings.limits.connections_max.div_ceil(self.gateway.shards().max(1))
     }
 }
 

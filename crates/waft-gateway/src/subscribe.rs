@@ -31,6 +31,10 @@ pub(crate) enum Class {
     Stream = 2,
     /// Long-polls.
     Response = 3,
+    /// WebSockets that need nothing of their own.
+    Ws = 4,
+    /// WebSockets that are looked at one by one: filters, positions, compression.
+    WsCareful = 5,
 }
 
 /// One channel of a hold.

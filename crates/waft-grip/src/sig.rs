@@ -230,6 +230,9 @@ impl Material {
             } else {
                 Self::Secret(decode_hex(content.trim().as_bytes()).ok_or(KeyError::Hex)?)
             }
+        } else if text.trim_start().starts_with("-----BEGIN") {
+            // A public key taken for a secret would let anybody sign.
+            Self::Pem(text.to_owned())
         } else {
             Self::Secret(text.as_bytes().to_vec())
         };

@@ -274,6 +274,12 @@ impl<T> HeldSet<T> {
         self.slots.get(key.index as usize).is_some_and(|slot| slot.generation == key.generation && slot.queue.is_some())
     }
 
+    /// Bytes that wait for this connection's client.
+    pub fn waiting_bytes(&self, key: Key) -> usize {
+        let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
+        slot.and_then(|slot| slot.queue.as_ref()).map_or(0, |queue| queue.bytes)
+    }
+
     /// Since when the client has taken nothing of what waits; none if nothing waits.
     pub fn stalled_for(&self, key: Key) -> Option<Duration> {
         let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use waft_config::{ForwardedProto, Plan};
-use waft_gateway::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings};
+use waft_gateway::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings, WebSocketSettings};
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
 use waft_hub::HubLimits;
@@ -36,6 +36,10 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         upstream_key,
         forward: forward(plan),
         limits: limits(plan),
+        websocket: WebSocketSettings {
+            message_max: plan.websocket.message_max.as_usize() as u64,
+            compression: plan.websocket.compression,
+        },
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,
         access_log: plan.logging.access,

@@ -1,0 +1,676 @@
+//! WebSockets: from the handshake to a record in the held set, and what happens there.
+//!
+//! A client's WebSocket has no task and no buffer of its own. What it sends is read into the shard's scratch memory
+//! and turned into messages at once; what its target says goes out in one write a turn. The modules in the order of
+//! a connection's life: `handshake` judges the request and asks a target, `over_http` and `direct` are the two ways
+//! to a target, `control` obeys the messages by which a target steers, `channels` has the subscriptions, and
+//! `deliver` brings what is published. This module has the record itself, its reading, writing and timers.
+
+mod channels;
+mod control;
+mod deliver;
+mod direct;
+mod handshake;
+mod over_http;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::spawn_local;
+use tracing::debug;
+use waft_http1::Version;
+use waft_hub::Mode;
+use waft_net::{Key, PeerAddr, Wrote};
+use waft_route::Route;
+use waft_websocket::close::{self, Close};
+use waft_websocket::connection::{Event, Limits, Receiver};
+use waft_websocket::control::{GripExtension, KeepAliveMode, Scheduled};
+use waft_websocket::deflate::Compressors;
+use waft_websocket::frame::{self, Header, Opcode};
+use waft_websocket::message::Message;
+use waft_websocket::negotiate::Params;
+use waft_websocket::over_http::{Client, Kind, Options};
+
+use self::over_http::Link;
+use crate::hold::{self, Hold, Line, Meta, count};
+use crate::shard::{Presence, Shard};
+use crate::subscribe::{self, Sub};
+
+pub(crate) use self::deliver::deliver;
+pub(crate) use self::direct::{TargetSide, target_gone};
+pub(crate) use self::handshake::{forged, forges_events, serve};
+
+/// Content of the pings that waft sends: pongs with it are ours and go no further.
+const PING_CONTENT: &[u8] = b"waft";
+/// Pings without a sign of life in between after which a client counts as lost.
+const UNANSWERED_MAX: u8 = 2;
+/// How long a client may take to answer a close frame before it is cut off.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes that may wait on one side before the other is no longer read.
+const WINDOW: usize = 200_000;
+/// Full reads of one connection before others get their turn.
+const READS_AT_ONCE: usize = 8;
+/// Bytes read at once outside the shard's own loop.
+const SCRATCH: usize = 64 << 10;
+
+/// What the WebSockets of a shard share.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Memory that input passes through.
+    input: RefCell<BytesMut>,
+    scratch: RefCell<Vec<u8>>,
+    compressors: RefCell<Compressors>,
+    limits: RefCell<Vec<Arc<Limits>>>,
+    options: RefCell<Vec<Arc<Options>>>,
+    /// Sessions whose client has gone and whose target still has to hear of it.
+    background: Cell<usize>,
+}
+
+/// One of the few values that many connections share.
+fn shared<T: PartialEq>(known: &RefCell<Vec<Arc<T>>>, wanted: T) -> Arc<T> {
+    /// More than settings usually have; after a number of reloads the oldest goes.
+    const KEPT: usize = 16;
+    let mut known = known.borrow_mut();
+    if let Some(found) = known.iter().find(|value| ***value == wanted) {
+        return Arc::clone(found);
+    }
+    if known.len() >= KEPT {
+        known.remove(0);
+    }
+    let value = Arc::new(wanted);
+    known.push(Arc::clone(&value));
+    value
+}
+
+/// A client's WebSocket in the held set.
+#[derive(Debug)]
+pub(crate) struct WsHold {
+    peer: PeerAddr,
+    presence: Presence,
+    route: Arc<Route>,
+    receiver: Receiver,
+    subs: Vec<Sub>,
+    meta: Rc<Meta>,
+    deflate: Option<Params>,
+    grip: Option<GripExtension>,
+    target: ToTarget,
+    schedule: Option<Box<Schedule>>,
+    /// When the client last sent anything.
+    heard: Instant,
+    pings_unanswered: u8,
+    /// Reading stopped because its target takes no more.
+    paused: bool,
+    /// A close frame went to the client.
+    close_sent: bool,
+    /// The client's close frame has come.
+    close_received: bool,
+    secure: bool,
+}
+
+/// Where the messages of a client go.
+#[derive(Debug)]
+enum ToTarget {
+    /// To another WebSocket.
+    Direct(Key),
+    /// Back.
+    Echo,
+    /// Nowhere: the target has left, the client stays.
+    Nowhere,
+    /// Into HTTP requests.
+    OverHttp(Rc<Link>),
+}
+
+/// What only some WebSockets wait for.
+#[derive(Debug, Default)]
+struct Schedule {
+    keep_alive: Option<(Scheduled, KeepAliveMode, Instant)>,
+    delayed: Option<(Scheduled, Instant)>,
+    /// The client has to close by then.
+    close_by: Option<Instant>,
+}
+
+/// What comes after the bytes of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum After {
+    /// The connection is cut without more ado.
+    Cut,
+    /// The connection ends in good order.
+    Finish,
+    #[default]
+    Nothing,
+}
+
+/// What one turn makes for the two sides, gathered into one write each.
+#[derive(Debug, Default)]
+struct Out {
+    client: BytesMut,
+    target: BytesMut,
+    after: After,
+}
+
+impl Out {
+    fn put(out: &mut BytesMut, header: Header, content: &[u8]) {
+        let mut head = Vec::with_capacity(frame::HEADER_MAX);
+        Header { len: content.len() as u64, ..header }.encode(&mut head);
+        out.reserve(head.len() + content.len());
+        out.extend_from_slice(&head);
+        let start = out.len();
+        out.extend_from_slice(content);
+        if let (Some(key), Some(content)) = (header.mask, out.get_mut(start..)) {
+            frame::apply_mask(content, key, 0);
+        }
+    }
+
+    /// A frame for the client.
+    fn to_client(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+        Self::put(&mut self.client, Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
+    }
+
+    /// A whole message for the client, compressed where that was agreed on.
+    fn message(&mut self, shard: &Shard, deflate: Option<&Params>, opcode: Opcode, content: &[u8]) {
+        if deflate.is_none() || opcode.is_control() {
+            return self.to_client(opcode, true, content);
+        }
+        let message = Message::new(opcode, content);
+        self.client.extend_from_slice(message.frame_for(deflate, &mut shard.ws.compressors.borrow_mut()));
+    }
+
+    /// A frame for the target, masked as clients have to.
+    fn to_target(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+        let mask = Some(fastrand::u32(..).to_ne_bytes());
+        Self::put(&mut self.target, Header { fin, rsv1: false, opcode, mask, len: 0 }, content);
+    }
+
+    /// Writes what was gathered for the client `key` and its target, and does what comes after.
+    fn flush(self, shard: &Rc<Shard>, key: Key) {
+        let Self { client, target, after } = self;
+        let target_key = match shard.held.borrow().get(key) {
+            Some(Hold::Ws(hold)) => hold.target.key(),
+            _ => return,
+        };
+        if let Some(target_key) = target_key
+            && !target.is_empty()
+        {
+            write(shard, target_key, &target.freeze());
+        }
+        if !client.is_empty() && write(shard, key, &client.freeze()) {
+            put_off_keep_alive(shard, key);
+        }
+        match after {
+            After::Nothing => {}
+            After::Finish | After::Cut => finish(shard, key),
+        }
+    }
+}
+
+impl ToTarget {
+    /// The target's side, if it is a WebSocket too.
+    const fn key(&self) -> Option<Key> {
+        match self {
+            Self::Direct(key) => Some(*key),
+            Self::Echo | Self::Nowhere | Self::OverHttp(_) => None,
+        }
+    }
+}
+
+/// Writes what has to arrive, whatever already waits. Whoever calls this has seen to it that not too much does.
+fn write(shard: &Rc<Shard>, key: Key, data: &Bytes) -> bool {
+    let wrote = shard.held.borrow_mut().write_last(key, data);
+    match wrote {
+        Wrote::Sent => {}
+        Wrote::Queued | Wrote::Full => {
+            shard.slow.borrow_mut().insert(key);
+        }
+        Wrote::Failed => {
+            hold::end(shard, key);
+            return false;
+        }
+    }
+    shard.metrics.bytes_sent.add(data.len() as u64);
+    true
+}
+
+/// Reads what a connection has sent; `ended` says that its end may be behind that.
+pub(crate) fn read(shard: &Rc<Shard>, key: Key, ended: bool, scratch: &mut [u8]) {
+    for _ in 0..READS_AT_ONCE {
+        if is_full(shard, key) {
+            return;
+        }
+        let read = shard.held.borrow().read(key, scratch);
+        match read {
+            Ok(0) => return lost(shard, key),
+            Ok(count) => {
+                shard.metrics.bytes_received.add(count as u64);
+                feed(shard, key, scratch.get(..count).unwrap_or_default());
+                // A short read has emptied the socket; what comes later is announced anew.
+                if count < scratch.len() && !ended {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Err(_) => return hold::end(shard, key),
+        }
+    }
+    let shard = Rc::clone(shard);
+    spawn_local(async move {
+        tokio::task::yield_now().await;
+        read_on(&shard, key);
+    });
+}
+
+/// Reads a connection that was left with something unread.
+fn read_on(shard: &Rc<Shard>, key: Key) {
+    let mut scratch = std::mem::take(&mut *shard.ws.scratch.borrow_mut());
+    scratch.resize(SCRATCH, 0);
+    read(shard, key, true, &mut scratch);
+    *shard.ws.scratch.borrow_mut() = scratch;
+}
+
+/// Whether the side that a connection's messages go to takes no more now; if so, that is noted.
+fn is_full(shard: &Shard, key: Key) -> bool {
+    let held = shard.held.borrow();
+    let full = match held.get(key) {
+        Some(Hold::Ws(hold)) => match &hold.target {
+            ToTarget::OverHttp(link) => !hold.close_received && link.session.borrow().client_room() == 0,
+            ToTarget::Direct(target) => held.waiting_bytes(*target) > WINDOW,
+            ToTarget::Echo => held.waiting_bytes(key) > WINDOW,
+            ToTarget::Nowhere => false,
+        },
+        Some(Hold::WsTarget(side)) => held.waiting_bytes(side.client) > WINDOW,
+        _ => return true,
+    };
+    drop(held);
+    if full {
+        set_paused(shard, key, true);
+    }
+    full
+}
+
+/// Sets whether reading has stopped; returns how it was.
+fn set_paused(shard: &Shard, key: Key, paused: bool) -> bool {
+    match shard.held.borrow_mut().get_mut(key) {
+        Some(Hold::Ws(hold)) => std::mem::replace(&mut hold.paused, paused),
+        Some(Hold::WsTarget(side)) => std::mem::replace(&mut side.paused, paused),
+        _ => false,
+    }
+}
+
+/// Reads again what was left unread while the other side took no more.
+fn resume(shard: &Rc<Shard>, key: Key) {
+    if set_paused(shard, key, false) {
+        read_on(shard, key);
+    }
+}
+
+/// Everything that waited for a connection has been written.
+pub(crate) fn on_drained(shard: &Rc<Shard>, key: Key) {
+    let other = match shard.held.borrow().get(key) {
+        Some(Hold::Ws(hold)) => match &hold.target {
+            ToTarget::Direct(target) => Some(*target),
+            ToTarget::Echo => Some(key),
+            ToTarget::OverHttp(_) | ToTarget::Nowhere => None,
+        },
+        Some(Hold::WsTarget(side)) => Some(side.client),
+        _ => return,
+    };
+    match other {
+        Some(other) => resume(shard, other),
+        None => over_http::pump(shard, key),
+    }
+}
+
+/// Takes in bytes of either side.
+fn feed(shard: &Rc<Shard>, key: Key, data: &[u8]) {
+    let mut input = std::mem::take(&mut *shard.ws.input.borrow_mut());
+    input.extend_from_slice(data);
+    let mut out = Out::default();
+    let mut client = key;
+    loop {
+        let mut held = shard.held.borrow_mut();
+        let (event, from_client) = match held.get_mut(key) {
+            Some(Hold::Ws(hold)) => (hold.receiver.receive(&mut input), true),
+            Some(Hold::WsTarget(side)) => {
+                client = side.client;
+                (side.receiver.receive(&mut input), false)
+            }
+            _ => break,
+        };
+        drop(held);
+        match event {
+            Ok(None) => break,
+            Ok(Some(event)) if from_client => on_client_event(shard, key, event, &mut out),
+            Ok(Some(event)) => direct::on_target_event(shard, client, event, &mut out),
+            Err(error) if from_client => {
+                debug!(%error, "A client broke the WebSocket protocol.");
+                fail(shard, key, &error.to_close(), &mut out);
+                break;
+            }
+            Err(error) => {
+                debug!(%error, "A target broke the WebSocket protocol.");
+                out.after = After::Cut;
+                break;
+            }
+        }
+        if out.after != After::Nothing {
+            break;
+        }
+    }
+    input.clear();
+    if input.capacity() <= 2 * SCRATCH {
+        *shard.ws.input.borrow_mut() = input;
+    }
+    out.flush(shard, client);
+    if client == key && !heard(shard, key) {
+        over_http::pump(shard, key);
+    }
+}
+
+/// Notes that a client shows signs of life. True if that was all there is to do.
+fn heard(shard: &Shard, key: Key) -> bool {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return true };
+    hold.heard = Instant::now();
+    hold.pings_unanswered = 0;
+    if hold.close_received {
+        let due = hold.due();
+        held.set_deadline(key, due);
+        return false;
+    }
+    !matches!(hold.target, ToTarget::OverHttp(_))
+}
+
+/// Does what something that a client sent asks for.
+fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
+    if let Event::Close(close) = event {
+        return on_client_close(hold, close, out);
+    }
+    if let Event::Ping(content) = &event
+        && (hold.route.options.websocket.answer_pings || matches!(hold.target, ToTarget::Echo | ToTarget::Nowhere))
+    {
+        if !hold.close_sent {
+            out.to_client(Opcode::Pong, true, content);
+        }
+        return;
+    }
+    if matches!(&event, Event::Pong(content) if *content == PING_CONTENT) {
+        return;
+    }
+    match &hold.target {
+        ToTarget::Direct(_) => match event {
+            Event::Binary(content) => out.to_target(Opcode::Binary, true, &content),
+            Event::Fragment(piece) => out.to_target(piece.frame_opcode(), piece.fin, &piece.content),
+            Event::Ping(content) => out.to_target(Opcode::Ping, true, &content),
+            Event::Pong(content) => out.to_target(Opcode::Pong, true, &content),
+            Event::Text(content) => out.to_target(Opcode::Text, true, &content),
+            Event::Close(_) => {}
+        },
+        ToTarget::Echo if !hold.close_sent => match event {
+            Event::Binary(content) => out.message(shard, hold.deflate.as_ref(), Opcode::Binary, &content),
+            Event::Text(content) => out.message(shard, hold.deflate.as_ref(), Opcode::Text, &content),
+            Event::Close(_) | Event::Fragment(_) | Event::Ping(_) | Event::Pong(_) => {}
+        },
+        ToTarget::Echo | ToTarget::Nowhere => {}
+        ToTarget::OverHttp(link) => {
+            let (kind, content) = match event {
+                Event::Binary(content) => (Kind::Binary, content),
+                Event::Ping(content) => (Kind::Ping, content),
+                Event::Pong(content) => (Kind::Pong, content),
+                Event::Text(content) => (Kind::Text, content),
+                Event::Close(_) | Event::Fragment(_) => return,
+            };
+            link.session.borrow_mut().handle_client(Client::Sent(kind, content));
+        }
+    }
+}
+
+/// A client has sent its close frame: nothing more comes from it.
+fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
+    hold.close_received = true;
+    match &hold.target {
+        ToTarget::OverHttp(link) if !link.session.borrow().is_detached() => {
+            link.session.borrow_mut().handle_client(Client::Closed(close));
+        }
+        ToTarget::Direct(_) => {
+            let content = close.map(|close| close.to_content()).unwrap_or_default();
+            out.to_target(Opcode::Close, true, &content);
+            if hold.close_sent {
+                out.after = After::Finish;
+            } else {
+                hold.schedule.get_or_insert_default().close_by = Some(Instant::now() + CLOSE_LIMIT);
+            }
+        }
+        ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) => {
+            if !hold.close_sent {
+                let content = close.map(|close| close.to_content()).unwrap_or_default();
+                out.to_client(Opcode::Close, true, &content);
+                hold.close_sent = true;
+            }
+            out.after = After::Finish;
+        }
+    }
+}
+
+/// Puts a message of the target up for its client: past the control layer, if there is one.
+fn from_target(shard: &Rc<Shard>, key: Key, kind: Kind, content: Bytes, out: &mut Out) {
+    use waft_websocket::control::FromTarget;
+    let held = shard.held.borrow();
+    let Some(Hold::Ws(hold)) = held.get(key) else { return };
+    let opcode = match kind {
+        Kind::Binary => Opcode::Binary,
+        Kind::Ping => Opcode::Ping,
+        Kind::Pong => Opcode::Pong,
+        Kind::Text => Opcode::Text,
+    };
+    let sorted = match &hold.grip {
+        Some(grip) if !opcode.is_control() => grip.classify(kind == Kind::Text, &content),
+        _ => FromTarget::Relay(content),
+    };
+    let closed = hold.close_sent;
+    match sorted {
+        FromTarget::Relay(content) if !closed => out.message(shard, hold.deflate.as_ref(), opcode, &content),
+        FromTarget::Relay(_) => {}
+        FromTarget::Drop => debug!("A message of a target has neither the message prefix nor `c:` and was dropped."),
+        FromTarget::Control(Ok(message)) => {
+            drop(held);
+            control::obey(shard, key, message, out);
+        }
+        FromTarget::Control(Err(error)) => {
+            drop(held);
+            debug!(%error, "A control message was ignored.");
+            if error.closes() {
+                fail(shard, key, &Close::new(close::INTERNAL_ERROR, &error.to_string()), out);
+            }
+        }
+    }
+}
+
+/// Closes a connection that cannot go on: a close frame, then its end.
+fn fail(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
+    if mark_closed(shard, key) {
+        out.to_client(Opcode::Close, true, &close.to_content());
+    }
+    out.after = After::Finish;
+}
+
+/// Notes that a close frame goes to the client: nothing may follow it. False if one went before.
+fn mark_closed(shard: &Rc<Shard>, key: Key) -> bool {
+    let subs = match shard.held.borrow_mut().get_mut(key) {
+        Some(Hold::Ws(hold)) if !hold.close_sent => {
+            hold.close_sent = true;
+            let schedule = hold.schedule.get_or_insert_default();
+            **schedule = Schedule { close_by: Some(Instant::now() + CLOSE_LIMIT), ..Schedule::default() };
+            std::mem::take(&mut hold.subs)
+        }
+        _ => return false,
+    };
+    subscribe::leave(shard, Mode::Ws, &subs);
+    rearm(shard, key);
+    true
+}
+
+/// Closes a WebSocket from our side: the client gets the close frame, the target hears of it.
+fn close(shard: &Rc<Shard>, key: Key, close: &Close) {
+    let link = match shard.held.borrow().get(key) {
+        Some(Hold::Ws(hold)) if !hold.close_sent => match &hold.target {
+            ToTarget::OverHttp(link) => Some(Rc::clone(link)),
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => None,
+        },
+        _ => return,
+    };
+    if let Some(link) = link.filter(|link| !link.session.borrow().is_detached()) {
+        link.session.borrow_mut().close(close.clone());
+        return over_http::pump(shard, key);
+    }
+    direct::detach(shard, key, close);
+    let mut out = Out::default();
+    let received = matches!(shard.held.borrow().get(key), Some(Hold::Ws(hold)) if hold.close_received);
+    if mark_closed(shard, key) {
+        out.to_client(Opcode::Close, true, &close.to_content());
+    }
+    if received {
+        out.after = After::Finish;
+    }
+    out.flush(shard, key);
+}
+
+/// Closes a WebSocket because this process is to end.
+pub(crate) fn go_away(shard: &Rc<Shard>, key: Key) {
+    close(shard, key, &Close::new(close::GOING_AWAY, ""));
+}
+
+/// The queue of a client is full. It would miss what was published and not know it, so it is told to come back.
+fn on_full(shard: &Rc<Shard>, key: Key) {
+    shard.metrics.dropped_slow.add(1);
+    shard.metrics.slow_disconnects.add(1);
+    debug!("A WebSocket client reads too slowly and is closed with 1013.");
+    close(shard, key, &Close::new(TRY_AGAIN_LATER, "client reads too slowly"));
+}
+
+/// The close code that sends a client back later: its queue was full, or its target cannot be reached.
+const TRY_AGAIN_LATER: u16 = 1013;
+
+/// A connection has ended without a close frame.
+fn lost(shard: &Rc<Shard>, key: Key) {
+    let client = match shard.held.borrow().get(key) {
+        Some(Hold::WsTarget(side)) => side.client,
+        _ => return hold::end(shard, key),
+    };
+    direct::target_lost(shard, key, client);
+}
+
+/// Ends a connection after everything that waits for the client was written.
+fn finish(shard: &Rc<Shard>, key: Key) {
+    let mut held = shard.held.borrow_mut();
+    let Some(hold) = held.get_mut(key) else { return };
+    if !matches!(hold, Hold::Ws(_)) {
+        return;
+    }
+    let Hold::Ws(hold) = std::mem::replace(hold, Hold::Changing) else { return };
+    held.set_deadline(key, None);
+    drop(held);
+    let_go(shard, &hold);
+    let WsHold { peer, presence, secure, .. } = *hold;
+    let version = Version::Http11;
+    let line = Line { peer, presence, secure, version, keep_alive: false, half_closed: false, leftover: None };
+    hold::finish(shard, key, line, &Bytes::new());
+}
+
+/// Ends what a WebSocket has beyond its connection.
+pub(crate) fn let_go(shard: &Rc<Shard>, hold: &WsHold) {
+    subscribe::leave(shard, Mode::Ws, &hold.subs);
+    count(shard, Mode::Ws, -1);
+    match &hold.target {
+        ToTarget::Direct(target) => hold::end(shard, *target),
+        ToTarget::OverHttp(link) => over_http::client_gone(shard, link),
+        ToTarget::Echo | ToTarget::Nowhere => {}
+    }
+}
+
+/// A frame reached the client: keep-alives that wait for silence wait anew.
+fn put_off_keep_alive(shard: &Shard, key: Key) {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
+    let Some(schedule) = hold.schedule.as_deref_mut() else { return };
+    if let Some((message, KeepAliveMode::Idle, due)) = &mut schedule.keep_alive {
+        *due = keep_alive_due(message, Instant::now());
+    }
+}
+
+/// When the next keep-alive is due: a little early, at random, so that a crowd does not stay in step.
+fn keep_alive_due(message: &Scheduled, now: Instant) -> Instant {
+    let early = Duration::from_millis(fastrand::u64(0..1000));
+    now + Duration::from_secs(u64::from(message.timeout_s)).saturating_sub(early)
+}
+
+/// Sets the timer of a WebSocket to what is due first.
+fn rearm(shard: &Shard, key: Key) {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Ws(hold)) = held.get(key) else { return };
+    let due = hold.due();
+    held.set_deadline(key, due);
+}
+
+impl WsHold {
+    fn due(&self) -> Option<Instant> {
+        let ping = self.ping_due().filter(|_| !self.close_sent);
+        let request = match &self.target {
+            ToTarget::OverHttp(link) => link.session.borrow().poll_timeout(),
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => None,
+        };
+        let schedule = self.schedule.as_deref();
+        let keep_alive = schedule.and_then(|schedule| schedule.keep_alive.as_ref().map(|(_, _, due)| *due));
+        let delayed = schedule.and_then(|schedule| schedule.delayed.as_ref().map(|(_, due)| *due));
+        let close = schedule.and_then(|schedule| schedule.close_by);
+        [ping, request, keep_alive, delayed, close].into_iter().flatten().min()
+    }
+
+    fn ping_due(&self) -> Option<Instant> {
+        let interval = self.route.options.websocket.ping_interval?;
+        self.heard.checked_add(interval.saturating_mul(u32::from(self.pings_unanswered) + 1))
+    }
+}
+
+/// The timer of a WebSocket has come.
+pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
+    let mut out = Out::default();
+    let mut held = shard.held.borrow_mut();
+    let waiting = held.is_waiting(key);
+    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
+    let mut dead = false;
+    if !hold.close_sent && hold.ping_due().is_some_and(|due| due <= now) {
+        dead = hold.pings_unanswered >= UNANSWERED_MAX;
+        hold.pings_unanswered = hold.pings_unanswered.saturating_add(1);
+        // A client that has not taken what was sent before would not see the ping either.
+        if !waiting {
+            out.to_client(Opcode::Ping, true, PING_CONTENT);
+        }
+    }
+    let deflate = hold.deflate;
+    if let Some(schedule) = hold.schedule.as_deref_mut() {
+        dead |= schedule.close_by.is_some_and(|by| by <= now);
+        if let Some((message, _, due)) = &mut schedule.keep_alive
+            && *due <= now
+        {
+            if !waiting {
+                control::put(shard, deflate.as_ref(), message, &mut out);
+            }
+            *due = keep_alive_due(message, now);
+        }
+        if let Some((message, _)) = schedule.delayed.take_if(|(_, due)| *due <= now) {
+            control::put(shard, deflate.as_ref(), &message, &mut out);
+        }
+    }
+    drop(held);
+    if dead {
+        debug!("A WebSocket client showed no sign of life and was cut off.");
+        return hold::end(shard, key);
+    }
+    out.flush(shard, key);
+    over_http::pump(shard, key);
+    rearm(shard, key);
+}

@@ -1,0 +1,307 @@
+//! Published messages on their way to the WebSockets of one shard.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tracing::debug;
+use waft_grip::filter::Filters;
+use waft_grip::item::Action;
+use waft_hub::ChannelIndex;
+use waft_net::{Key, Wrote};
+use waft_websocket::close::{self, Close};
+use waft_websocket::message::Message;
+
+use super::{Out, ToTarget, channels, close as close_socket, fail, on_full, over_http, put_off_keep_alive};
+use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
+use crate::hold::{self, Hold};
+use crate::payload::opcode;
+use crate::shard::Shard;
+use crate::subscribe::{Class, Item};
+
+/// Delivers items of one channel to its WebSockets.
+pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item], index: ChannelIndex) {
+    let crowd = members(shard, index, Class::Ws);
+    if !crowd.is_empty() {
+        let all = steps(items);
+        let oldest = items.first().map_or(0, |item| item.position.number);
+        for (number, crowd) in crowd.chunks(AT_ONCE).enumerate() {
+            if number > 0 {
+                tokio::task::yield_now().await;
+            }
+            let mut sent = Sent::default();
+            for member in crowd {
+                if member.since < oldest {
+                    apply(shard, member.key, &all, &mut sent);
+                } else {
+                    apply(shard, member.key, &steps(after(items, member.since)), &mut sent);
+                }
+            }
+            shard.metrics.delivered_ws.add(sent.items);
+            shard.metrics.bytes_sent.add(sent.bytes);
+        }
+    }
+    for member in paced(members(shard, index, Class::WsCareful)) {
+        let Some(member) = member else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        for item in after(items, member.since) {
+            one(shard, member.key, item);
+        }
+    }
+}
+
+/// A step of what a plain WebSocket gets.
+enum Step {
+    /// Frames, of so many items.
+    Write(Bytes, u64),
+    Close(Close),
+    Refresh,
+}
+
+#[derive(Default)]
+struct Sent {
+    items: u64,
+    bytes: u64,
+}
+
+/// What plain WebSockets get of a run of items, with neighbours merged.
+fn steps(items: &[Item]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut merged: Vec<&Message> = Vec::new();
+    let mut size = 0;
+    for item in items {
+        let Some(format) = item.payload.formats.ws_message.as_ref() else { continue };
+        let mismatch = format.content_filters.as_ref().is_some_and(|wanted| !Filters::default().agrees(wanted));
+        match format.action {
+            Action::Send if mismatch => {}
+            Action::Send => {
+                let Some(message) = item.payload.ws_message() else { continue };
+                if size + message.plain().len() > MERGED_MAX {
+                    steps.extend(merge(&merged));
+                    merged.clear();
+                    size = 0;
+                }
+                size += message.plain().len();
+                merged.push(message);
+            }
+            Action::Close => {
+                steps.extend(merge(&merged));
+                steps.push(Step::Close(close_of(format)));
+                return steps;
+            }
+            Action::Refresh => {
+                steps.extend(merge(&merged));
+                merged.clear();
+                size = 0;
+                steps.push(Step::Refresh);
+            }
+            Action::Hint => {}
+        }
+    }
+    steps.extend(merge(&merged));
+    steps
+}
+
+fn merge(messages: &[&Message]) -> Option<Step> {
+    match messages {
+        [] => None,
+        [message] => Some(Step::Write(message.plain().clone(), 1)),
+        _ => {
+            let mut out = BytesMut::with_capacity(messages.iter().map(|message| message.plain().len()).sum());
+            for message in messages {
+                out.extend_from_slice(message.plain());
+            }
+            Some(Step::Write(out.freeze(), messages.len() as u64))
+        }
+    }
+}
+
+/// The close frame that an item asks for. A code that must not stand in one becomes the ordinary code.
+fn close_of(format: &waft_grip::item::WsMessage) -> Close {
+    let code = format.code.filter(|code| close::may_be_sent(*code)).unwrap_or(close::NORMAL);
+    Close::new(code, &format.reason)
+}
+
+/// Writes to one plain WebSocket.
+fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], sent: &mut Sent) {
+    for step in steps {
+        let (data, count) = match step {
+            Step::Write(data, count) => (data, *count),
+            Step::Close(close) => return close_socket(shard, key, close),
+            Step::Refresh => {
+                refresh(shard, key);
+                continue;
+            }
+        };
+        let mut held = shard.held.borrow_mut();
+        let scheduled = match held.get(key) {
+            Some(Hold::Ws(hold)) if !hold.close_sent => hold.schedule.is_some(),
+            _ => return,
+        };
+        match held.write(key, data) {
+            Wrote::Sent => {}
+            Wrote::Queued => {
+                shard.slow.borrow_mut().insert(key);
+            }
+            Wrote::Full => {
+                drop(held);
+                return on_full(shard, key);
+            }
+            Wrote::Failed => {
+                drop(held);
+                return hold::end(shard, key);
+            }
+        }
+        drop(held);
+        sent.items += count;
+        sent.bytes += data.len() as u64;
+        if scheduled {
+            put_off_keep_alive(shard, key);
+        }
+    }
+}
+
+/// Lets a target that is reached by HTTP be asked now.
+fn refresh(shard: &Rc<Shard>, key: Key) {
+    let link = match shard.held.borrow().get(key) {
+        Some(Hold::Ws(hold)) => match &hold.target {
+            ToTarget::OverHttp(link) => Rc::clone(link),
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => return,
+        },
+        _ => return,
+    };
+    link.session.borrow_mut().refresh();
+    over_http::pump(shard, key);
+}
+
+/// Delivers an item to a WebSocket that is looked at by itself.
+fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
+    let full = {
+        let held = shard.held.borrow();
+        let limits = shard.gateway.settings().limits.queue;
+        held.waiting_bytes(key) > limits.bytes_max
+    };
+    if full {
+        return on_full(shard, key);
+    }
+    let mut out = Out::default();
+    put(shard, key, item, &mut out);
+    out.flush(shard, key);
+}
+
+/// Puts an item up for a WebSocket, with everything that its subscription asks for.
+pub(super) fn put(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) {
+    match treat(shard, key, item, out) {
+        Treatment::Done => {}
+        Treatment::Close(close) => close_socket(shard, key, &close),
+        Treatment::Refresh => refresh(shard, key),
+        Treatment::Fail(error) => {
+            let debug = match shard.held.borrow().get(key) {
+                Some(Hold::Ws(hold)) => hold.route.options.debug,
+                _ => false,
+            };
+            if debug {
+                fail(shard, key, &Close::new(close::INTERNAL_ERROR, &error), out);
+            }
+        }
+    }
+}
+
+/// What is left to do after an item was looked at.
+enum Treatment {
+    Done,
+    Close(Close),
+    Refresh,
+    Fail(String),
+}
+
+fn treat(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatment {
+    for missed in missed_before(shard, key, item) {
+        let treatment = treat_next(shard, key, &missed, out);
+        if !matches!(treatment, Treatment::Done) {
+            return treatment;
+        }
+    }
+    treat_next(shard, key, item, out)
+}
+
+/// What has to come before an item that does not follow the position of its subscription.
+fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item) -> Vec<Item> {
+    let held = shard.held.borrow();
+    let Some(Hold::Ws(hold)) = held.get(key) else { return Vec::new() };
+    let place = channels::place_in(shard, &hold.subs, &item.channel);
+    let Some(position) = place.and_then(|place| hold.subs.get(place)?.prev_id.clone()) else { return Vec::new() };
+    if item.prev_id.as_deref() == Some(&*position) {
+        return Vec::new();
+    }
+    let prefix = &hold.route.options.prefix;
+    let channel = item.channel.strip_prefix(prefix.as_str()).unwrap_or(&item.channel).to_owned();
+    let found = if hold.route.options.log { channels::between(shard, &position, item) } else { None };
+    drop(held);
+    match found {
+        Some(mut items) => {
+            items.retain(|found| found.position.number < item.position.number);
+            items
+        }
+        None => {
+            shard.gateway.hub.forget_last_id(&item.channel);
+            channels::tell_gap(shard, key, &channel, &position);
+            Vec::new()
+        }
+    }
+}
+
+fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatment {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return Treatment::Done };
+    let Some(format) = item.payload.formats.ws_message.as_ref() else { return Treatment::Done };
+    let Some(place) = channels::place_in(shard, &hold.subs, &item.channel) else { return Treatment::Done };
+    if hold.close_sent {
+        return Treatment::Done;
+    }
+    match format.action {
+        Action::Send => {}
+        Action::Close => return Treatment::Close(close_of(format)),
+        Action::Refresh => return Treatment::Refresh,
+        Action::Hint => return Treatment::Done,
+    }
+    let Some(filters) = hold.subs.get(place).map(|sub| sub.filters) else { return Treatment::Done };
+    if let Some(wanted) = &format.content_filters
+        && !filters.agrees(wanted)
+    {
+        shard.metrics.dropped_mismatch.add(1);
+        debug!(channel = %item.channel, error = filters.mismatch(wanted), "An item does not suit a listener.");
+        move_on(hold, place, item);
+        return Treatment::Fail(format!("filter error: {}", filters.mismatch(wanted)));
+    }
+    let deflate = hold.deflate;
+    let outcome = if filters == Filters::default() {
+        if let Some(message) = item.payload.ws_message() {
+            let compressors = &mut shard.ws.compressors.borrow_mut();
+            out.client.extend_from_slice(message.frame_for(deflate.as_ref(), compressors));
+        }
+        Ok(true)
+    } else {
+        let prefix = &hold.route.options.prefix;
+        filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &format.content).map(|content| {
+            content.inspect(|content| out.message(shard, deflate.as_ref(), opcode(format.kind), content)).is_some()
+        })
+    };
+    move_on(hold, place, item);
+    match outcome {
+        Ok(delivered) => {
+            shard.metrics.delivered_ws.add(u64::from(delivered));
+            Treatment::Done
+        }
+        Err(error) => Treatment::Fail(error),
+    }
+}
+
+/// Moves the position of a subscription that has one.
+fn move_on(hold: &mut super::WsHold, place: usize, item: &Arc<waft_hub::Ordered<crate::payload::Payload>>) {
+    if let Some(sub) = hold.subs.get_mut(place).filter(|sub| sub.prev_id.is_some()) {
+        sub.prev_id = item.id.as_deref().map(Box::from);
+    }
+}
