@@ -206,7 +206,7 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
          - Latencies are those of each delivery or request; **last** is the last receiver of each message. They include the\n\
          time that the load generator needs to read.\n\
          - The server has core {} and the load generator with the origin core {}, over loopback. The load checks every byte and\n\
-         that each listener got each message once; a workload that lost something shows no figure but the reason.\n\
+         that each listener got each message once; a workload that lost messages shows no figure but the reason.\n\
          - Memory is proportional set size (PSS) with all holds open and idle, less that before, per hold.\n\n\
          Machine: {} ({} cores), {:.0} GB memory, Linux {}, {}.\n\n",
         plan.rounds,

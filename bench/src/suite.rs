@@ -236,15 +236,16 @@ impl Suite<'_> {
     }
 
     fn echo(&mut self) {
-        let works: [(&str, f64, fn(Kind) -> bool, &str); 2] = [
-            ("WebSocket-over-HTTP echo, 64 B, 64 WebSockets", 50.0, Kind::speaks_grip, "/ws"),
-            ("WebSocket echo through the proxy, 64 B, 64 WebSockets", 18.0, Kind::proxies, "/direct"),
+        let works = [
+            ("WebSocket-over-HTTP echo, 64 B, 64 WebSockets", 50.0, "/ws"),
+            ("WebSocket echo through the proxy, 64 B, 64 WebSockets", 18.0, "/direct"),
         ];
-        for (title, budget, takes_part, path) in works {
+        for (title, budget, path) in works {
             let table = self.table(title.to_owned(), "CPU us/echo", Some(budget));
             for _ in 0..self.plan.rounds {
                 for kind in self.plan.servers.clone() {
-                    if !takes_part(kind) || self.has_failed(table, kind) {
+                    let takes_part = if path == "/ws" { kind.speaks_grip() } else { kind.proxies() };
+                    if !takes_part || self.has_failed(table, kind) {
                         continue;
                     }
                     let share = kind.share() * if self.plan.quick { 4 } else { 1 };
@@ -376,13 +377,19 @@ fn opened(open: &Holds, holds: usize, kind: Kind) -> Sample {
 }
 
 fn sample(delivered: &Delivered) -> Sample {
-    let disordered = delivered.disordered;
+    let mut remarks = Vec::new();
+    if delivered.closed > 0 {
+        remarks.push(format!("{} listeners closed by the server", delivered.closed));
+    }
+    if delivered.disordered > 0 {
+        remarks.push(format!("{} listeners saw another order", delivered.disordered));
+    }
     Sample {
         cost: micros(delivered.cpu) / delivered.deliveries as f64,
         rate: Some(delivered.deliveries as f64 / delivered.took.as_secs_f64()),
         each: Some((delivered.each.quantile(0.5), delivered.each.quantile(0.99))),
         last: Some((delivered.last.quantile(0.5), delivered.last.quantile(0.99))),
-        remark: if disordered > 0 { format!("{disordered} listeners saw another order") } else { String::new() },
+        remark: remarks.join(", "),
     }
 }
 
