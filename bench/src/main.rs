@@ -220,7 +220,7 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
     );
     out.push_str("Servers:\n\n");
     for kind in plan.servers.iter().filter(|kind| kind.is_single()) {
-        let _ = writeln!(out, "- {}: {}", kind.name(), kind.version(&setting.waft));
+        let _ = writeln!(out, "- {}: {}", kind.name(), kind.version(setting));
     }
     out
 }
