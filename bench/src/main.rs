@@ -149,7 +149,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let setting = Setting { waft, node, dir: dir.clone(), origin: origin.address };
     let mut page = introduction(&plan, &setting, &command);
     println!("{page}");
-    suite::run(&plan, &setting, &origin, |table| {
+    suite::run(&plan, &setting, &origin, &mut |table| {
         let text = table.markdown();
         println!("{text}");
         let _ = writeln!(page, "{text}");
@@ -197,8 +197,8 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
         .max(cpuinfo.matches("processor").count());
     let mut out = format!(
         "# Benchmarks\n\n\
-         Written by `{command}`. All servers run one after the other on the same machine, workload by workload and round by\n\
-         round; figures are medians of {} rounds.\n\n\
+         Written by `{command}`.\n\n\
+         All servers run one after the other on the same machine, workload by workload and round by round; figures are medians of {} rounds.\n\n\
          - **CPU us** is the processor time of all processes of the server, from the scheduler, divided by the units of work.\n\
          It holds on a busy machine better than rates and latencies do.\n\
          - **bare** is the least that does the work: one epoll loop without limits, timers or queues (`bench/src/bare.rs`).\n\

@@ -30,7 +30,7 @@ pub struct Plan {
 pub const WORKLOADS: [&str; 7] = ["delivery", "proxy", "poll", "memory", "ws-delivery", "ws-echo", "ws-memory"];
 
 /// Runs everything and hands each table on when it is complete.
-pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut(&Table)) -> Vec<Table> {
+pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, each: &mut dyn FnMut(&Table)) {
     let mut own = Suite {
         plan,
         setting,
@@ -39,9 +39,10 @@ pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut
         serial: 0,
         pattern: origin::pattern(),
         tables: Vec::new(),
+        shown: 0,
+        each,
     };
     for workload in &plan.workloads {
-        let first = own.tables.len();
         match workload.as_str() {
             "delivery" => own.delivery(Transport::Stream),
             "ws-delivery" => own.delivery(Transport::Socket),
@@ -52,9 +53,8 @@ pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut
             "memory" => own.memory(Transport::Stream),
             _ => {}
         }
-        own.tables[first..].iter().for_each(&mut each);
+        own.show();
     }
-    own.tables
 }
 
 struct Suite<'a> {
@@ -66,6 +66,9 @@ struct Suite<'a> {
     serial: usize,
     pattern: Vec<u8>,
     tables: Vec<Table>,
+    /// How many of them were handed on.
+    shown: usize,
+    each: &'a mut dyn FnMut(&Table),
 }
 
 impl Suite<'_> {
@@ -93,6 +96,14 @@ impl Suite<'_> {
         self.tables.len() - 1
     }
 
+    /// Hands the tables on that are complete.
+    fn show(&mut self) {
+        for table in &self.tables[self.shown..] {
+            (self.each)(table);
+        }
+        self.shown = self.tables.len();
+    }
+
     fn has_failed(&self, table: usize, kind: Kind) -> bool {
         self.tables[table].rows.iter().any(|row| row.kind == kind && row.failure.is_some())
     }
@@ -103,6 +114,7 @@ impl Suite<'_> {
         sessions.extend(self.plan.holds.iter().filter(|holds| **holds >= 1_000).map(|holds| (*holds, Channels::Each)));
         for (holds, channels) in sessions {
             self.session(transport, holds, channels);
+            self.show();
         }
     }
 
