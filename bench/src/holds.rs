@@ -96,7 +96,7 @@ pub struct Delivered {
     pub cpu: Duration,
     /// Wall time.
     pub took: Duration,
-    /// Deliveries: messages times listeners.
+    /// Messages that arrived at listeners.
     pub deliveries: usize,
     /// From publish to each arrival.
     pub each: Histogram,
@@ -104,6 +104,8 @@ pub struct Delivered {
     pub last: Histogram,
     /// Listeners that saw another order than the first.
     pub disordered: usize,
+    /// Listeners that the server has closed, in this run or before.
+    pub closed: usize,
 }
 
 /// How messages are published.
@@ -232,15 +234,8 @@ impl Holds {
     pub fn deliver(&mut self, server: &Server, how: Publishing) -> Result<Delivered, String> {
         let template = Template::new(how.size);
         let count = self.seen.len();
-        let per_message = if self.channels == Channels::One { count } else { 1 };
         self.seen.fill_with(Seen::default);
-        let mut run = Run {
-            sent: vec![Instant::now(); how.messages],
-            missing: vec![per_message; how.messages],
-            complete: 0,
-            each: Histogram::new(),
-            last: Histogram::new(),
-        };
+        let mut run = Run::new(how.messages, self.channels, self.exchanges.iter().map(Option::is_some));
         let mut publishers: Vec<Publisher> = (0..how.window).map(|_| Publisher::default()).collect();
         let requests: Vec<Vec<u8>> = (0..how.messages)
             .map(|number| server.publish_hold(self.transport, &self.channel(number), &template.render(number as u32)))
@@ -249,7 +244,7 @@ impl Holds {
         let (begin, mut next, mut progress) = (Instant::now(), 0, (0, Instant::now()));
         while run.complete < how.messages || publishers.iter().any(|publisher| publisher.waits) {
             for (slot, publisher) in publishers.iter_mut().enumerate() {
-                let is_free = !publisher.waits && publisher.number.is_none_or(|number| run.missing[number] == 0);
+                let is_free = !publisher.waits && publisher.number.is_none_or(|number| run.done[number]);
                 if is_free && next < how.messages {
                     run.sent[next] = Instant::now();
                     publisher.send(server, &requests[next], next, &self.poll, count + slot)?;
@@ -263,40 +258,44 @@ impl Holds {
                     Some(slot) => publishers[slot].read(&mut self.scratch)?,
                     None => {
                         let (index, closed) = (event.token().0, event.is_read_closed());
-                        arrived += read_listener(
-                            self.exchanges[index].as_mut(),
-                            &mut self.seen[index],
-                            &mut self.scratch,
-                            closed,
-                            &template,
-                            &mut run,
-                        )
-                        .map_err(|reason| format!("listener {index}: {reason}"))?;
+                        let Some(exchange) = self.exchanges[index].as_mut() else { continue };
+                        let seen = &mut self.seen[index];
+                        let read = read_listener(exchange, seen, &mut self.scratch, closed, &template, &mut run)
+                            .map_err(|reason| format!("listener {index}: {reason}"))?;
+                        match read {
+                            Some(messages) => arrived += messages,
+                            None => {
+                                self.exchanges[index] = None;
+                                run.lose(index)?;
+                            }
+                        }
                     }
                 }
             }
             if arrived > 0 || run.complete > progress.0 {
                 progress = (run.complete, Instant::now());
             } else if progress.1.elapsed() > PATIENCE {
-                let missing: usize = run.missing[..next].iter().sum();
+                let missing: usize = run.missing[..next].iter().map(|missing| missing - run.lost.min(*missing)).sum();
                 return Err(format!("{missing} deliveries never came, after {} whole messages", run.complete));
             }
         }
         let took = begin.elapsed();
         let cpu = process::cpu(server.pid()).saturating_sub(cpu);
         self.verify(how.messages)?;
-        let first = self.seen.first().map_or(0, |seen| seen.order);
+        let open = || self.seen.iter().zip(&self.exchanges).filter(|(_, exchange)| exchange.is_some());
+        let first = open().next().map_or(0, |(seen, _)| seen.order);
         let disordered = match self.channels {
-            Channels::One => self.seen.iter().filter(|seen| seen.order != first).count(),
+            Channels::One => open().filter(|(seen, _)| seen.order != first).count(),
             Channels::Each => 0,
         };
-        Ok(Delivered { cpu, took, deliveries: how.messages * per_message, each: run.each, last: run.last, disordered })
+        let closed = count - open().count();
+        Ok(Delivered { cpu, took, deliveries: run.deliveries, each: run.each, last: run.last, disordered, closed })
     }
 
-    /// Every listener saw its messages, each once.
+    /// Every listener that is still there saw its messages, each once.
     fn verify(&self, messages: usize) -> Result<(), String> {
         let count = self.seen.len();
-        for (index, seen) in self.seen.iter().enumerate() {
+        for (index, seen) in self.seen.iter().enumerate().filter(|(index, _)| self.exchanges[*index].is_some()) {
             let own = (0..messages as u64)
                 .filter(|number| self.channels == Channels::One || *number as usize % count == index);
             let (expected, sum) = own.fold((0, 0), |(expected, sum), number| (expected + 1, sum + number * number));
@@ -310,23 +309,81 @@ impl Holds {
 
 /// The state of a run.
 struct Run {
+    channels: Channels,
+    listeners: usize,
     sent: Vec<Instant>,
     missing: Vec<usize>,
+    done: Vec<bool>,
     complete: usize,
+    deliveries: usize,
+    /// Listeners that the server closed during this run. A message counts as complete when no more than these lack it.
+    lost: usize,
     each: Histogram,
     last: Histogram,
 }
 
 impl Run {
+    fn new(messages: usize, channels: Channels, open: impl ExactSizeIterator<Item = bool>) -> Self {
+        let listeners = open.len();
+        let closed: Vec<usize> = open.enumerate().filter(|(_, open)| !open).map(|(index, _)| index).collect();
+        let per_message = if channels == Channels::One { listeners - closed.len() } else { 1 };
+        let mut own = Self {
+            channels,
+            listeners,
+            sent: vec![Instant::now(); messages],
+            missing: vec![per_message; messages],
+            done: vec![false; messages],
+            complete: 0,
+            deliveries: 0,
+            lost: 0,
+            each: Histogram::new(),
+            last: Histogram::new(),
+        };
+        if channels == Channels::Each {
+            closed.into_iter().for_each(|index| own.give_up(index));
+        }
+        own
+    }
+
+    /// The server closed a listener. An error when it did so to many.
+    fn lose(&mut self, index: usize) -> Result<(), String> {
+        self.lost += 1;
+        if self.lost > self.listeners / 20 {
+            return Err(format!("{} listeners were closed by the server", self.lost));
+        }
+        match self.channels {
+            Channels::One => {
+                for number in 0..self.done.len() {
+                    if self.missing[number] <= self.lost && !self.done[number] {
+                        self.done[number] = true;
+                        self.complete += 1;
+                    }
+                }
+            }
+            Channels::Each => self.give_up(index),
+        }
+        Ok(())
+    }
+
+    /// Nobody is left for the messages of one listener's channel.
+    fn give_up(&mut self, index: usize) {
+        for number in (index..self.done.len()).step_by(self.listeners) {
+            if !std::mem::replace(&mut self.done[number], true) {
+                self.complete += 1;
+            }
+        }
+    }
+
     /// A message arrived somewhere. An error is one that nobody sent, or one too many.
     fn arrived(&mut self, number: u32, now: Instant) -> Result<(), String> {
         let number = number as usize;
         match self.missing.get_mut(number) {
             Some(missing) if *missing > 0 => {
                 *missing -= 1;
+                self.deliveries += 1;
                 let since = now.saturating_duration_since(self.sent[number]);
                 self.each.record(since);
-                if *missing == 0 {
+                if *missing <= self.lost && !std::mem::replace(&mut self.done[number], true) {
                     self.last.record(since);
                     self.complete += 1;
                 }
@@ -337,23 +394,22 @@ impl Run {
     }
 }
 
-/// Reads what arrived at a listener; the number of messages.
+/// Reads what arrived at a listener; the number of messages, or none when the server closed it.
 fn read_listener(
-    exchange: Option<&mut Exchange>,
+    exchange: &mut Exchange,
     seen: &mut Seen,
     scratch: &mut [u8],
     closed: bool,
     template: &Template,
     run: &mut Run,
-) -> Result<usize, String> {
-    let exchange = exchange.ok_or("not open")?;
+) -> Result<Option<usize>, String> {
     let before = seen.count;
     loop {
         let read = match exchange.stream.read(scratch) {
-            Ok(0) => return Err("closed by the server".to_owned()),
+            Ok(0) => return Ok(None),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error.to_string()),
+            Err(_) => return Ok(None),
         };
         let now = Instant::now();
         let mut outcome = Ok(());
@@ -387,7 +443,7 @@ fn read_listener(
             break;
         }
     }
-    Ok((seen.count - before) as usize)
+    Ok(Some((seen.count - before) as usize))
 }
 
 /// A connection that publishes, one message at a time.

@@ -149,7 +149,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let setting = Setting { waft, node, dir: dir.clone(), origin: origin.address };
     let mut page = introduction(&plan, &setting, &command);
     println!("{page}");
-    suite::run(&plan, &setting, &origin, |table| {
+    suite::run(&plan, &setting, &origin, &mut |table| {
         let text = table.markdown();
         println!("{text}");
         let _ = writeln!(page, "{text}");
@@ -197,8 +197,8 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
         .max(cpuinfo.matches("processor").count());
     let mut out = format!(
         "# Benchmarks\n\n\
-         Written by `{command}`. All servers run one after the other on the same machine, workload by workload and round by\n\
-         round; figures are medians of {} rounds.\n\n\
+         Written by `{command}`.\n\n\
+         All servers run one after the other on the same machine, workload by workload and round by round; figures are medians of {} rounds.\n\n\
          - **CPU us** is the processor time of all processes of the server, from the scheduler, divided by the units of work.\n\
          It holds on a busy machine better than rates and latencies do.\n\
          - **bare** is the least that does the work: one epoll loop without limits, timers or queues (`bench/src/bare.rs`).\n\
@@ -206,7 +206,7 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
          - Latencies are those of each delivery or request; **last** is the last receiver of each message. They include the\n\
          time that the load generator needs to read.\n\
          - The server has core {} and the load generator with the origin core {}, over loopback. The load checks every byte and\n\
-         that each listener got each message once; a workload that lost something shows no figure but the reason.\n\
+         that each listener got each message once; a workload that lost messages shows no figure but the reason.\n\
          - Memory is proportional set size (PSS) with all holds open and idle, less that before, per hold.\n\n\
          Machine: {} ({} cores), {:.0} GB memory, Linux {}, {}.\n\n",
         plan.rounds,
@@ -220,7 +220,7 @@ fn introduction(plan: &Plan, setting: &Setting, command: &str) -> String {
     );
     out.push_str("Servers:\n\n");
     for kind in plan.servers.iter().filter(|kind| kind.is_single()) {
-        let _ = writeln!(out, "- {}: {}", kind.name(), kind.version(&setting.waft));
+        let _ = writeln!(out, "- {}: {}", kind.name(), kind.version(setting));
     }
     out
 }

@@ -96,10 +96,10 @@ impl Kind {
     }
 
     /// The version it reports.
-    pub fn version(self, waft: &Path) -> String {
+    pub fn version(self, setting: &Setting) -> String {
         let (program, option) = match self {
             Self::Bare => return "of this suite".to_owned(),
-            Self::Waft | Self::WaftTwo => (waft.display().to_string(), "--version"),
+            Self::Waft | Self::WaftTwo => (setting.waft.display().to_string(), "--version"),
             Self::Pushpin => ("pushpin".to_owned(), "--version"),
             Self::Nginx => ("nginx".to_owned(), "-v"),
             Self::Haproxy => ("haproxy".to_owned(), "-v"),
@@ -107,7 +107,13 @@ impl Kind {
         };
         let Ok(output) = Command::new(program).arg(option).output() else { return "unknown".to_owned() };
         let text = [output.stdout, output.stderr].concat();
-        String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").trim().to_owned()
+        let version = String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").trim().to_owned();
+        if self != Self::NodeWs {
+            return version;
+        }
+        let package = fs::read_to_string(setting.node.join("node_modules/ws/package.json")).unwrap_or_default();
+        let ws = package.lines().find_map(|line| line.trim().strip_prefix("\"version\":"));
+        format!("ws {} on node {version}", ws.unwrap_or("unknown").trim_matches([' ', '"', ',']))
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Plan {
 pub const WORKLOADS: [&str; 7] = ["delivery", "proxy", "poll", "memory", "ws-delivery", "ws-echo", "ws-memory"];
 
 /// Runs everything and hands each table on when it is complete.
-pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut(&Table)) -> Vec<Table> {
+pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, each: &mut dyn FnMut(&Table)) {
     let mut own = Suite {
         plan,
         setting,
@@ -39,9 +39,10 @@ pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut
         serial: 0,
         pattern: origin::pattern(),
         tables: Vec::new(),
+        shown: 0,
+        each,
     };
     for workload in &plan.workloads {
-        let first = own.tables.len();
         match workload.as_str() {
             "delivery" => own.delivery(Transport::Stream),
             "ws-delivery" => own.delivery(Transport::Socket),
@@ -52,9 +53,8 @@ pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, mut each: impl FnMut
             "memory" => own.memory(Transport::Stream),
             _ => {}
         }
-        own.tables[first..].iter().for_each(&mut each);
+        own.show();
     }
-    own.tables
 }
 
 struct Suite<'a> {
@@ -66,6 +66,9 @@ struct Suite<'a> {
     serial: usize,
     pattern: Vec<u8>,
     tables: Vec<Table>,
+    /// How many of them were handed on.
+    shown: usize,
+    each: &'a mut dyn FnMut(&Table),
 }
 
 impl Suite<'_> {
@@ -93,6 +96,14 @@ impl Suite<'_> {
         self.tables.len() - 1
     }
 
+    /// Hands the tables on that are complete.
+    fn show(&mut self) {
+        for table in &self.tables[self.shown..] {
+            (self.each)(table);
+        }
+        self.shown = self.tables.len();
+    }
+
     fn has_failed(&self, table: usize, kind: Kind) -> bool {
         self.tables[table].rows.iter().any(|row| row.kind == kind && row.failure.is_some())
     }
@@ -103,6 +114,7 @@ impl Suite<'_> {
         sessions.extend(self.plan.holds.iter().filter(|holds| **holds >= 1_000).map(|holds| (*holds, Channels::Each)));
         for (holds, channels) in sessions {
             self.session(transport, holds, channels);
+            self.show();
         }
     }
 
@@ -236,15 +248,16 @@ impl Suite<'_> {
     }
 
     fn echo(&mut self) {
-        let works: [(&str, f64, fn(Kind) -> bool, &str); 2] = [
-            ("WebSocket-over-HTTP echo, 64 B, 64 WebSockets", 50.0, Kind::speaks_grip, "/ws"),
-            ("WebSocket echo through the proxy, 64 B, 64 WebSockets", 18.0, Kind::proxies, "/direct"),
+        let works = [
+            ("WebSocket-over-HTTP echo, 64 B, 64 WebSockets", 50.0, "/ws"),
+            ("WebSocket echo through the proxy, 64 B, 64 WebSockets", 18.0, "/direct"),
         ];
-        for (title, budget, takes_part, path) in works {
+        for (title, budget, path) in works {
             let table = self.table(title.to_owned(), "CPU us/echo", Some(budget));
             for _ in 0..self.plan.rounds {
                 for kind in self.plan.servers.clone() {
-                    if !takes_part(kind) || self.has_failed(table, kind) {
+                    let takes_part = if path == "/ws" { kind.speaks_grip() } else { kind.proxies() };
+                    if !takes_part || self.has_failed(table, kind) {
                         continue;
                     }
                     let share = kind.share() * if self.plan.quick { 4 } else { 1 };
@@ -376,13 +389,19 @@ fn opened(open: &Holds, holds: usize, kind: Kind) -> Sample {
 }
 
 fn sample(delivered: &Delivered) -> Sample {
-    let disordered = delivered.disordered;
+    let mut remarks = Vec::new();
+    if delivered.closed > 0 {
+        remarks.push(format!("{} listeners closed by the server", delivered.closed));
+    }
+    if delivered.disordered > 0 {
+        remarks.push(format!("{} listeners saw another order", delivered.disordered));
+    }
     Sample {
         cost: micros(delivered.cpu) / delivered.deliveries as f64,
         rate: Some(delivered.deliveries as f64 / delivered.took.as_secs_f64()),
         each: Some((delivered.each.quantile(0.5), delivered.each.quantile(0.99))),
         last: Some((delivered.last.quantile(0.5), delivered.last.quantile(0.99))),
-        remark: if disordered > 0 { format!("{disordered} listeners saw another order") } else { String::new() },
+        remark: remarks.join(", "),
     }
 }
 
