@@ -21,7 +21,11 @@ fn serve() -> (Target, Server) {
             .header("Grip-Channel", "c")
             .body(":open\n\n"),
     });
-    let server = Server::start(Setup::to(&target));
+    let config = format!(
+        "[server]\nlisten = [\"FRONT\"]\n\n[control]\nlisten = [\"CONTROL\"]\n\n[[route]]\ntargets = [\"{}\"]\n",
+        target.address()
+    );
+    let server = Server::start(Setup::native(config));
     (target, server)
 }
 

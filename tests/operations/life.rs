@@ -121,7 +121,7 @@ fn metrics_tell_of_connections_holds_and_items() {
     let text = page.body_text();
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("waft_") && value.parse::<f64>().is_ok(), "{line}");
+        assert!((name.starts_with("waft_") || name.starts_with("process_")) && value.parse::<f64>().is_ok(), "{line}");
     }
     drop(client);
     eventually("no hold is left", || (server.metric("waft_holds") == Some(0.0)).then_some(()));

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use tracing::debug;
 use waft_grip::filter::{BuildId, Context, Filters};
 use waft_grip::instruct::{HoldMode, Instruct, ResponseParts};
-use waft_hub::Mode;
 use waft_http1::{LAST_CHUNK, Version};
+use waft_hub::Mode;
 use waft_net::Key;
 use waft_route::Target;
 
@@ -124,7 +124,12 @@ fn last_event_id(exchange: &Exchange) -> Option<&str> {
     exchange.head.field("last-event-id").and_then(|id| str::from_utf8(id).ok()).filter(|id| !id.is_empty())
 }
 
-fn line(exchange: &Exchange, client_presence: crate::shard::Presence, secure: bool, leftover: Option<Box<[u8]>>) -> Line {
+fn line(
+    exchange: &Exchange,
+    client_presence: crate::shard::Presence,
+    secure: bool,
+    leftover: Option<Box<[u8]>>,
+) -> Line {
     Line {
         peer: exchange.peer.clone(),
         presence: client_presence,
@@ -482,10 +487,7 @@ impl<'a> Opening<'a> {
         }
         let key = self.reserve(&instruct);
         let is_sse = is_event_stream(&instruct.response);
-        let seen = Seen {
-            served: &[],
-            last_event_id: last_event_id(&self.exchange).filter(|_| is_sse),
-        };
+        let seen = Seen { served: &[], last_event_id: last_event_id(&self.exchange).filter(|_| is_sse) };
         let class = stream_class(&channels, instruct.next.is_some(), self.is_chunked());
         let joined = subscribe::join(shard, key, class, &route, &channels, &seen);
         if let Some(Hold::Stream(hold)) = shard.held.borrow_mut().get_mut(key) {

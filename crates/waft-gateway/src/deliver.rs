@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use tracing::debug;
 use waft_grip::filter::{Context, Filters, Verdict};
 use waft_grip::item::Action;
-use waft_hub::{ChannelIndex, Replay};
 use waft_http1::Version;
+use waft_hub::{ChannelIndex, Replay};
 use waft_net::{Key, Wrote};
 
 use crate::hold::{self, Hold, Line, Member, Timeout, keep_alive_due};
@@ -297,7 +297,8 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         return Treatment::Nothing;
     }
     let listeners = shard.listeners.borrow();
-    let named = |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+    let named =
+        |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
     let Some(sub) = hold.subs.iter_mut().find(named) else { return Treatment::Nothing };
     sub.active = true;
     match format.action {
@@ -349,7 +350,8 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         }
         .map_or(Treatment::Nothing, Treatment::Write)
     } else {
-        let filtered = filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content);
+        let filtered =
+            filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content);
         match filtered {
             Ok(Some(content)) if content.is_empty() => Treatment::Nothing,
             Ok(Some(content)) => Treatment::Write(hold::framed(version, &content)),
@@ -400,7 +402,8 @@ pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mu
     let Some(format) = item.payload.formats.http_response.as_ref() else { return };
     let position = {
         let listeners = shard.listeners.borrow();
-        let named = |sub: &&subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+        let named =
+            |sub: &&subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
         let Some(sub) = hold.subs.iter().find(named) else { return };
         (sub.filters, sub.prev_id.clone())
     };

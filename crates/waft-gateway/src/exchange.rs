@@ -215,13 +215,16 @@ async fn reach(
     let mut fresh = false;
     loop {
         let (limits, timeouts) = (&exchange.settings.limits, &exchange.route.options.timeouts);
-        let connecting =
-            shard.pool.connect(shard, target, fresh, timeouts.connect, limits.target_connections_max);
+        let connecting = shard.pool.connect(shard, target, fresh, timeouts.connect, limits.target_connections_max);
         let mut connection = connecting.await.map_err(|error| AttemptError::NotReached(error.to_string()))?;
         shard.metrics.target_requests.add(1);
         match attempt(shard, client, exchange, target, &mut connection).await {
             Ok(Answered::Relayed(relayed)) => {
-                if relayed.target_reusable { connection.keep(shard) } else { connection.abandon(shard) }
+                if relayed.target_reusable {
+                    connection.keep(shard)
+                } else {
+                    connection.abandon(shard)
+                }
                 return Ok(Attempt::Relayed(relayed));
             }
             Ok(Answered::Instruct(head)) => return instruct(exchange, &head, connection),
@@ -276,11 +279,7 @@ fn bad_instruct(error: waft_grip::instruct::InstructError) -> AttemptError {
     AttemptError::Broken(bad_instruct_failure(&error))
 }
 
-fn instruct(
-    exchange: &Exchange,
-    head: &ResponseHead,
-    connection: TargetConnection,
-) -> Result<Attempt, AttemptError> {
+fn instruct(exchange: &Exchange, head: &ResponseHead, connection: TargetConnection) -> Result<Attempt, AttemptError> {
     let instruct = Instruct::from_head(head.status(), head.reason(), head.fields()).map_err(bad_instruct)?;
     let framing = framing_of(head, exchange.head.method())?;
     Ok(Attempt::Instruct(Box::new(instruct), ResponseBody::wire(connection, framing, head.keep_alive())))

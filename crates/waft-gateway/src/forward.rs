@@ -119,8 +119,7 @@ impl Outgoing<'_> {
                 (scheme
                     && (name.eq_ignore_ascii_case("x-forwarded-proto")
                         || name.eq_ignore_ascii_case("x-forwarded-protocol")))
-                    || (self.forwarded_for() != ForwardedFor::default()
-                        && name.eq_ignore_ascii_case("x-forwarded-for"))
+                    || (self.forwarded_for() != ForwardedFor::default() && name.eq_ignore_ascii_case("x-forwarded-for"))
             }
             _ => false,
         };

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 use waft_grip::instruct::ResponseParts;
 use waft_grip::keepalive::{KeepAlive, Mode as KeepAliveMode};
-use waft_hub::Mode;
 use waft_http1::{LAST_CHUNK, RequestHead, Version};
+use waft_hub::Mode;
 use waft_net::{Flush, Key, PeerAddr, Readiness, Stream, Wrote};
 use waft_route::{Route, SlowClient};
 

@@ -263,16 +263,16 @@ async fn exchange(
                         return Ok(head);
                     }
                 }
-                Ok(Parsed::Partial) => {
-                    match connection.read_more(shard, settings.limits.head.bytes_max).await {
-                        Ok(1..) => {}
-                        Ok(0) => return Err("it closed the connection".to_owned()),
-                        Err(error) => return Err(error.to_string()),
-                    }
-                }
+                Ok(Parsed::Partial) => match connection.read_more(shard, settings.limits.head.bytes_max).await {
+                    Ok(1..) => {}
+                    Ok(0) => return Err("it closed the connection".to_owned()),
+                    Err(error) => return Err(error.to_string()),
+                },
                 Err(error) => return Err(error.to_string()),
             }
         }
     };
-    tokio::time::timeout(ANSWER_LIMIT, answer).await.unwrap_or_else(|_late| Err(format!("nothing within {ANSWER_LIMIT:?}")))
+    tokio::time::timeout(ANSWER_LIMIT, answer)
+        .await
+        .unwrap_or_else(|_late| Err(format!("nothing within {ANSWER_LIMIT:?}")))
 }

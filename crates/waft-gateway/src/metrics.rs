@@ -89,7 +89,8 @@ impl Gauge {
 }
 
 /// Upper bounds of the latency buckets, in microseconds.
-pub const LATENCY_BOUNDS_US: [u64; 12] = [50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
+pub const LATENCY_BOUNDS_US: [u64; 12] =
+    [50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
 
 /// How long things took, counted in buckets.
 #[derive(Debug, Default)]

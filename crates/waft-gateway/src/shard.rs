@@ -171,7 +171,10 @@ async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<Tl
         while !shard.may_accept() && !shard.is_draining() {
             if !std::mem::replace(&mut said_full, true) {
                 let limit = shard.gateway.settings().limits.connections_max;
-                warn!(limit, "No more connections are accepted until some end; raise server.client_max if there is memory and descriptors for more.");
+                warn!(
+                    limit,
+                    "No more connections are accepted until some end; raise server.client_max if there is memory and descriptors for more."
+                );
             }
             shard.connections.changed.notified().await;
         }

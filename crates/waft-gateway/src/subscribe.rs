@@ -60,7 +60,12 @@ pub(crate) struct Wanted {
 }
 
 /// The channels an instruct asks for, with those of the target, without repetition.
-pub(crate) fn wanted(settings: &Settings, route: &Route, target: Option<&Target>, channels: &[ChannelRef]) -> Vec<Wanted> {
+pub(crate) fn wanted(
+    settings: &Settings,
+    route: &Route,
+    target: Option<&Target>,
+    channels: &[ChannelRef],
+) -> Vec<Wanted> {
     let prefix = &route.options.prefix;
     let named = channels.iter().take(settings.limits.subscriptions_max).map(|channel| Wanted {
         name: format!("{prefix}{}", channel.name),
@@ -121,7 +126,10 @@ pub(crate) fn join(
     let mode = if class == Class::Response { Mode::Response } else { Mode::Stream };
     let log = route.options.log;
     // The last item the client saw, wherever it was published.
-    let last = seen.last_event_id.filter(|_| log).and_then(|id| channels.iter().find_map(|channel| hub.find(&channel.name, id)));
+    let last = seen
+        .last_event_id
+        .filter(|_| log)
+        .and_then(|id| channels.iter().find_map(|channel| hub.find(&channel.name, id)));
     let mut joined = Joined::default();
     let mut unplaced = false;
     for channel in channels {
@@ -137,13 +145,16 @@ pub(crate) fn join(
             Some(since) => hub.subscribe_since(now, shard.number, &channel.name, mode, since),
             None => (hub.subscribe(now, shard.number, &channel.name, mode), Replay::Unknown),
         };
-        let stale = channel.prev_id.as_deref().is_some_and(|id| subscribed.last_id.as_deref().is_some_and(|last| last != id));
+        let stale =
+            channel.prev_id.as_deref().is_some_and(|id| subscribed.last_id.as_deref().is_some_and(|last| last != id));
         let mut position = channel.prev_id.as_deref().map(Box::from);
         match replay {
             Replay::Items(items) => joined.missed.extend(items),
             Replay::Gap { available, .. } if channel.prev_id.is_none() && served.is_none() => {
                 let after = last.as_ref().map(|item| item.received);
-                joined.missed.extend(available.into_iter().filter(|item| after.is_some_and(|after| item.received > after)));
+                joined
+                    .missed
+                    .extend(available.into_iter().filter(|item| after.is_some_and(|after| item.received > after)));
             }
             Replay::Gap { .. } | Replay::Unknown => {
                 joined.conflict |= stale;

@@ -11,19 +11,19 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::warn;
 use waft_grip::instruct::{HoldMode, Instruct};
-use waft_hub::{Mode, Position};
 use waft_http1::Version;
+use waft_hub::{Mode, Position};
 use waft_net::Key;
 use waft_route::Route;
 
 use crate::begin::BodyFilter;
 use crate::body::RequestBody;
+use crate::deliver;
 use crate::exchange::{self, Exchange};
 use crate::hold::{self, Hold, Next, StreamHold, keep_alive_due};
 use crate::link::{self, Base, Page};
 use crate::shard::Shard;
 use crate::subscribe::{self, Class, Item, Seen, Sub, Wanted};
-use crate::deliver;
 
 /// How soon an update is to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,11 +307,8 @@ fn settle(shard: &Rc<Shard>, key: Key, base: &Base, instruct: &Instruct, channel
         Some(Hold::Stream(hold)) => (std::mem::take(&mut hold.subs), Arc::clone(&hold.route)),
         _ => return,
     };
-    let (subs, conflict) = if instruct.hold.is_some() {
-        resubscribe(shard, key, &route, old, channels)
-    } else {
-        (old.into_vec(), false)
-    };
+    let (subs, conflict) =
+        if instruct.hold.is_some() { resubscribe(shard, key, &route, old, channels) } else { (old.into_vec(), false) };
     let mut held = shard.held.borrow_mut();
     let Some(Hold::Stream(hold)) = held.get_mut(key) else {
         drop(held);
@@ -363,22 +360,14 @@ fn follows(shard: &Shard, key: Key, item: &Item) -> bool {
     let held = shard.held.borrow();
     let Some(Hold::Stream(hold)) = held.get(key) else { return false };
     let listeners = shard.listeners.borrow();
-    let sub = hold
-        .subs
-        .iter()
-        .find(|sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel));
+    let sub =
+        hold.subs.iter().find(|sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel));
     sub.is_some_and(|sub| sub.prev_id.is_none() || sub.prev_id.as_deref() == item.prev_id.as_deref())
 }
 
 /// Changes the channels of a stream to those that are wanted now. Channels that stay are not left
 /// in between, so that nothing is lost.
-fn resubscribe(
-    shard: &Rc<Shard>,
-    key: Key,
-    route: &Route,
-    old: Box<[Sub]>,
-    channels: &[Wanted],
-) -> (Vec<Sub>, bool) {
+fn resubscribe(shard: &Rc<Shard>, key: Key, route: &Route, old: Box<[Sub]>, channels: &[Wanted]) -> (Vec<Sub>, bool) {
     let mut old: Vec<(Option<Arc<str>>, Sub)> = {
         let listeners = shard.listeners.borrow();
         old.into_vec().into_iter().map(|sub| (listeners.name_of(sub.subscription).map(Arc::clone), sub)).collect()

@@ -150,6 +150,17 @@ impl Server {
         }
     }
 
+    /// Waits until `channel` has a listener, which is the `nth` subscription that this test makes.
+    pub fn wait_for_listener(&self, channel: &str, nth: usize) {
+        match subject() {
+            Subject::Pushpin => self.wait_for_holds(nth),
+            Subject::Waft => eventually("a listener of the channel", || {
+                let page = self.control(format!("GET /channels?prefix={channel} HTTP/1.1\r\nHost: control\r\n\r\n"));
+                page.body_text().contains(&format!("\"{channel}\"")).then_some(())
+            }),
+        }
+    }
+
     /// Replaces the routes file; the program notices by itself.
     pub fn write_routes(&self, lines: &[String]) {
         let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");

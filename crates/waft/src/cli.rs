@@ -109,7 +109,10 @@ impl ConfigArgs {
                 ..Default::default()
             };
             let path = self.config.as_deref().unwrap_or(Path::new("")).display().to_string();
-            anyhow::ensure!(self.set.is_empty(), "--set works with a native configuration; `waft import {path}` makes one");
+            anyhow::ensure!(
+                self.set.is_empty(),
+                "--set works with a native configuration; `waft import {path}` makes one"
+            );
             return waft_config::pushpin::load(&args, &read).context("the pushpin configuration cannot be used");
         }
         let sources =

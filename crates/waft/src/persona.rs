@@ -25,7 +25,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 /// `pushpin`, with the options its users know.
 fn pushpin(args: std::env::Args) -> Result<ExitCode> {
-    let args = waft_config::pushpin::args(args).map_err(|error| anyhow!("{error}\n\n{}", waft_config::pushpin::USAGE))?;
+    let args =
+        waft_config::pushpin::args(args).map_err(|error| anyhow!("{error}\n\n{}", waft_config::pushpin::USAGE))?;
     if args.help {
         say(waft_config::pushpin::USAGE);
         return Ok(ExitCode::SUCCESS);
@@ -35,6 +36,7 @@ fn pushpin(args: std::env::Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let file = args.config.clone();
-    let load = move || -> Result<Plan> { Ok(waft_config::pushpin::load(&args, &|path| std::fs::read_to_string(path))?) };
+    let load =
+        move || -> Result<Plan> { Ok(waft_config::pushpin::load(&args, &|path| std::fs::read_to_string(path))?) };
     serve::run(&Configuration { file, load: Box::new(load) })
 }

@@ -183,7 +183,8 @@ impl Place {
 }
 
 fn post(place: &Place, authorization: &Option<String>, body: &[u8]) -> Result<(u16, String)> {
-    let has_port = place.authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let has_port =
+        place.authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let address = if has_port { place.authority.clone() } else { format!("{}:80", place.authority) };
     let mut stream = TcpStream::connect(&address).with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(LIMIT))?;

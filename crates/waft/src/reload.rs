@@ -24,7 +24,8 @@ impl Watch {
         }
         let names: Vec<_> = files.iter().filter_map(|file| file.file_name().map(ToOwned::to_owned)).collect();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let concerns = |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|known| known == name));
+            let concerns =
+                |path: &PathBuf| path.file_name().is_some_and(|name| names.iter().any(|known| known == name));
             if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(concerns)) {
                 // A full channel has a change in it that was not looked at yet.
                 let _told = tell.try_send(());

@@ -39,13 +39,18 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
         warn!("{warning}");
     }
     if (plan.server.client_max.get() as u64) > descriptors {
-        warn!(client_max = plan.server.client_max, descriptors, "The process may open fewer descriptors than server.client_max asks for; raise the limit (ulimit -n).");
+        warn!(
+            client_max = plan.server.client_max,
+            descriptors,
+            "The process may open fewer descriptors than server.client_max asks for; raise the limit (ulimit -n)."
+        );
     }
     let shards = match plan.server.shards {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     };
-    let gateway = Arc::new(Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default())));
+    let gateway =
+        Arc::new(Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default())));
     let entrances = entrances(&plan, shards)?;
     let running = start(&gateway, entrances)?;
     for route in gateway.settings().table.routes() {

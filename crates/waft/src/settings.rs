@@ -19,7 +19,9 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
     let table = plan.table();
     let mut signing_keys = std::collections::HashMap::new();
     for route in table.routes() {
-        let Some(text) = route.options.sig_key.as_deref().filter(|_| !route.options.sig_iss.is_empty()) else { continue };
+        let Some(text) = route.options.sig_key.as_deref().filter(|_| !route.options.sig_iss.is_empty()) else {
+            continue;
+        };
         let key = SigningKey::parse(text, Path::new("."))
             .with_context(|| format!("the signing key of route `{}` cannot be used", route.id))?;
         if let Some(key) = key {
@@ -76,10 +78,7 @@ fn limits(plan: &Plan) -> Limits {
         head_timeout: plan.limits.header_timeout.0,
         idle_timeout: plan.limits.idle_timeout.duration().unwrap_or(NEVER),
         connections_max: plan.server.client_max.get(),
-        queue: QueueLimits {
-            items_max: plan.limits.queue_items.get(),
-            bytes_max: plan.limits.queue_bytes.as_usize(),
-        },
+        queue: QueueLimits { items_max: plan.limits.queue_items.get(), bytes_max: plan.limits.queue_bytes.as_usize() },
         write_stall_timeout: plan.limits.write_stall_timeout.duration().unwrap_or(NEVER),
         hold_body_max: plan.grip.hold_body_max.as_usize(),
         request_body_max: plan.grip.request_body_max.as_usize(),

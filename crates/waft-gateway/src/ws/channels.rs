@@ -118,7 +118,8 @@ pub(super) fn leave(shard: &Rc<Shard>, key: Key, channel: &str) {
     let mut held = shard.held.borrow_mut();
     let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
     let name = format!("{}{channel}", hold.route.options.prefix);
-    let place = place_in(shard, &hold.subs, &name).filter(|place| hold.subs.get(*place).is_some_and(|sub| !sub.implicit));
+    let place =
+        place_in(shard, &hold.subs, &name).filter(|place| hold.subs.get(*place).is_some_and(|sub| !sub.implicit));
     if let Some(place) = place {
         let sub = hold.subs.remove(place);
         hold.subs.shrink_to_fit();

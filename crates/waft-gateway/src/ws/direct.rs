@@ -172,11 +172,7 @@ fn upgraded(
     key: &[u8],
     mut connection: pool::TargetConnection,
 ) -> Opened {
-    let offered: Vec<&str> = exchange
-        .head
-        .fields_named("sec-websocket-protocol")
-        .flat_map(tokens)
-        .collect();
+    let offered: Vec<&str> = exchange.head.fields_named("sec-websocket-protocol").flat_map(tokens).collect();
     let answer = match check_answer(101, head.fields(), key, &offered, &["grip", negotiate::NAME]) {
         Ok(answer) => answer,
         Err(error) => return Opened::Failed(Failure::target(502, format!("The handshake failed: {error}"))),

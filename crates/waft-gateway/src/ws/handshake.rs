@@ -115,7 +115,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, exchange: Excha
         log(&exchange, None, answer.status, 0, "websocket refused");
         return refuse(shard, client, &exchange.head, &answer, exchange.body.is_done()).await;
     }
-    let mut early = Early { data: client.buffer.take_unread(&shard.buffers).map_or_else(Vec::new, Vec::from), gone: false };
+    let mut early =
+        Early { data: client.buffer.take_unread(&shard.buffers).map_or_else(Vec::new, Vec::from), gone: false };
     let route = Arc::clone(&exchange.route);
     let mut tried = Vec::new();
     for (number, target) in route.targets.iter().enumerate() {
