@@ -1,6 +1,6 @@
 //! Read buffers, lent by the shard to whatever is being worked on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Bytes that were read and not yet used.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ const SMALL: usize = 16 << 10;
 /// What it grows to once a body has filled it: fewer system calls for each megabyte.
 const LARGE: usize = 256 << 10;
 /// Small buffers a shard keeps for the next connection.
-const KEPT: usize = 32;
+const KEPT: usize = 256;
 /// Large buffers that may be in use on a shard at once; a body beyond that makes do with a small one.
 const LARGE_IN_USE_MAX: usize = 128;
 
@@ -116,12 +116,17 @@ impl ReadBuffer {
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
-    large_in_use: std::cell::Cell<usize>,
+    /// The fewest that lay here at any time since the last sweep.
+    unused: Cell<usize>,
+    large_in_use: Cell<usize>,
 }
 
 impl Buffers {
     fn lend(&self) -> Vec<u8> {
-        self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL])
+        let mut small = self.small.borrow_mut();
+        let lent = small.pop().unwrap_or_else(|| vec![0; SMALL]);
+        self.unused.set(self.unused.get().min(small.len()));
+        lent
     }
 
     fn take_back(&self, buffer: Vec<u8>) {
@@ -129,6 +134,15 @@ impl Buffers {
         if buffer.len() == SMALL && small.len() < KEPT {
             small.push(buffer);
         }
+    }
+
+    /// Gives some of what nobody has used for a while back to the system.
+    pub(crate) fn sweep(&self) {
+        let mut small = self.small.borrow_mut();
+        let unused = self.unused.replace(small.len()).min(small.len());
+        let rest = small.len() - unused.div_ceil(2);
+        small.truncate(rest);
+        self.unused.set(rest);
     }
 
     fn lend_large(&self) -> bool {

@@ -176,7 +176,8 @@ pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: E
         match reach(shard, &mut client, &mut exchange, target).await {
             Ok(Attempt::Relayed(relayed)) => return relayed_to(shard, client, &exchange, target, relayed).await,
             Ok(Attempt::Instruct(instruct, body)) => {
-                return hold::begin(shard, client, exchange, target, *instruct, body).await;
+                // Boxed, so that requests that are only proxied do not carry what a hold needs.
+                return Box::pin(hold::begin(shard, client, exchange, target, *instruct, body)).await;
             }
             Err(AttemptError::NotReached(why)) => {
                 shard.metrics.target_failures.add(1);

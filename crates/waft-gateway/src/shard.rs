@@ -290,6 +290,7 @@ fn count_open_time(shard: &Shard, passed: Duration) -> Duration {
 fn sweep(shard: &Rc<Shard>, now: Instant) {
     let settings = shard.gateway.settings();
     shard.sweep.notify_waiters();
+    shard.buffers.sweep();
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
     hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
     let queued = shard.held.borrow().queued_bytes();

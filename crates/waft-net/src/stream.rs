@@ -104,6 +104,14 @@ impl Stream {
 
     /// Writes some of the parts; returns how many bytes were taken.
     pub fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let [part] = parts {
+            // The plain call is cheaper than the gathering one.
+            return match &mut *self.inner.borrow_mut() {
+                Inner::Tcp(stream) => Pin::new(stream).poll_write(cx, part),
+                Inner::Unix(stream) => Pin::new(stream).poll_write(cx, part),
+                Inner::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, part),
+            };
+        }
         match &mut *self.inner.borrow_mut() {
             Inner::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Inner::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
@@ -197,7 +205,8 @@ impl Stream {
             return;
         }
         let drain = async {
-            let mut sink = [0; 4096];
+            // On the heap: every task that may close a connection would carry it otherwise.
+            let mut sink = vec![0; 4096];
             let mut budget = 1 << 20;
             while let Ok(count @ 1..) = self.read(&mut sink).await {
                 budget -= count.min(budget);
