@@ -8,6 +8,7 @@
 
 mod browser;
 mod curl;
+mod demo;
 mod django;
 mod express;
 mod plain_python;
