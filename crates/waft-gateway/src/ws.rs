@@ -557,10 +557,13 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// A connection has ended without a close frame.
 fn lost(shard: &Rc<Shard>, key: Key) {
     let client = match shard.held.borrow().get(key) {
-        Some(Hold::WsTarget(side)) => side.client,
-        _ => return hold::end(shard, key),
+        Some(Hold::WsTarget(side)) => Some(side.client),
+        _ => None,
     };
-    direct::target_lost(shard, key, client);
+    match client {
+        Some(client) => direct::target_lost(shard, key, client),
+        None => hold::end(shard, key),
+    }
 }
 
 /// Ends a connection after everything that waits for the client was written.
