@@ -165,21 +165,21 @@ impl Out {
     }
 
     /// A frame for the client.
-    fn to_client(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+    fn client_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
         Self::put(&mut self.client, Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
     }
 
     /// A whole message for the client, compressed where that was agreed on.
     fn message(&mut self, shard: &Shard, deflate: Option<&Params>, opcode: Opcode, content: &[u8]) {
         if deflate.is_none() || opcode.is_control() {
-            return self.to_client(opcode, true, content);
+            return self.client_frame(opcode, true, content);
         }
         let message = Message::new(opcode, content);
         self.client.extend_from_slice(message.frame_for(deflate, &mut shard.ws.compressors.borrow_mut()));
     }
 
     /// A frame for the target, masked as clients have to.
-    fn to_target(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+    fn target_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
         let mask = Some(fastrand::u32(..).to_ne_bytes());
         Self::put(&mut self.target, Header { fin, rsv1: false, opcode, mask, len: 0 }, content);
     }
@@ -393,7 +393,7 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
         && (hold.route.options.websocket.answer_pings || matches!(hold.target, ToTarget::Echo | ToTarget::Nowhere))
     {
         if !hold.close_sent {
-            out.to_client(Opcode::Pong, true, content);
+            out.client_frame(Opcode::Pong, true, content);
         }
         return;
     }
@@ -402,11 +402,11 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
     }
     match &hold.target {
         ToTarget::Direct(_) => match event {
-            Event::Binary(content) => out.to_target(Opcode::Binary, true, &content),
-            Event::Fragment(piece) => out.to_target(piece.frame_opcode(), piece.fin, &piece.content),
-            Event::Ping(content) => out.to_target(Opcode::Ping, true, &content),
-            Event::Pong(content) => out.to_target(Opcode::Pong, true, &content),
-            Event::Text(content) => out.to_target(Opcode::Text, true, &content),
+            Event::Binary(content) => out.target_frame(Opcode::Binary, true, &content),
+            Event::Fragment(piece) => out.target_frame(piece.frame_opcode(), piece.fin, &piece.content),
+            Event::Ping(content) => out.target_frame(Opcode::Ping, true, &content),
+            Event::Pong(content) => out.target_frame(Opcode::Pong, true, &content),
+            Event::Text(content) => out.target_frame(Opcode::Text, true, &content),
             Event::Close(_) => {}
         },
         ToTarget::Echo if !hold.close_sent => match event {
@@ -437,7 +437,7 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
         }
         ToTarget::Direct(_) => {
             let content = close.map(|close| close.to_content()).unwrap_or_default();
-            out.to_target(Opcode::Close, true, &content);
+            out.target_frame(Opcode::Close, true, &content);
             if hold.close_sent {
                 out.after = After::Finish;
             } else {
@@ -447,7 +447,7 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
         ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) => {
             if !hold.close_sent {
                 let content = close.map(|close| close.to_content()).unwrap_or_default();
-                out.to_client(Opcode::Close, true, &content);
+                out.client_frame(Opcode::Close, true, &content);
                 hold.close_sent = true;
             }
             out.after = After::Finish;
@@ -492,7 +492,7 @@ fn from_target(shard: &Rc<Shard>, key: Key, kind: Kind, content: Bytes, out: &mu
 /// Closes a connection that cannot go on: a close frame, then its end.
 fn fail(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     if mark_closed(shard, key) {
-        out.to_client(Opcode::Close, true, &close.to_content());
+        out.client_frame(Opcode::Close, true, &close.to_content());
     }
     out.after = After::Finish;
 }
@@ -530,7 +530,7 @@ fn close(shard: &Rc<Shard>, key: Key, close: &Close) {
     let mut out = Out::default();
     let received = matches!(shard.held.borrow().get(key), Some(Hold::Ws(hold)) if hold.close_received);
     if mark_closed(shard, key) {
-        out.to_client(Opcode::Close, true, &close.to_content());
+        out.client_frame(Opcode::Close, true, &close.to_content());
     }
     if received {
         out.after = After::Finish;
@@ -650,7 +650,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
         hold.pings_unanswered = hold.pings_unanswered.saturating_add(1);
         // A client that has not taken what was sent before would not see the ping either.
         if !waiting {
-            out.to_client(Opcode::Ping, true, PING_CONTENT);
+            out.client_frame(Opcode::Ping, true, PING_CONTENT);
         }
     }
     let deflate = hold.deflate;

@@ -385,7 +385,7 @@ pub(super) fn pump(shard: &Rc<Shard>, key: Key) {
             Some(ToClient::Message(kind, content)) => from_target(shard, key, kind, content, &mut out),
             Some(ToClient::Close(close)) => {
                 if mark_closed(shard, key) {
-                    out.to_client(Opcode::Close, true, &close.to_content());
+                    out.client_frame(Opcode::Close, true, &close.to_content());
                 }
             }
             Some(ToClient::Drop(reason)) => dropped(shard, key, &link, reason, &mut out),
