@@ -148,15 +148,18 @@ enum After {
 struct Out {
     client: BytesMut,
     target: BytesMut,
+    /// Memory for the header of the frame that is being put.
+    head: Vec<u8>,
     after: After,
 }
 
 impl Out {
-    fn put(out: &mut BytesMut, header: Header, content: &[u8]) {
-        let mut head = Vec::with_capacity(frame::HEADER_MAX);
-        Header { len: content.len() as u64, ..header }.encode(&mut head);
-        out.reserve(head.len() + content.len());
-        out.extend_from_slice(&head);
+    fn put(&mut self, header: Header, content: &[u8]) {
+        self.head.clear();
+        Header { len: content.len() as u64, ..header }.encode(&mut self.head);
+        let out = if header.mask.is_some() { &mut self.target } else { &mut self.client };
+        out.reserve(self.head.len() + content.len());
+        out.extend_from_slice(&self.head);
         let start = out.len();
         out.extend_from_slice(content);
         if let (Some(key), Some(content)) = (header.mask, out.get_mut(start..)) {
@@ -166,7 +169,7 @@ impl Out {
 
     /// A frame for the client.
     fn client_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
-        Self::put(&mut self.client, Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
+        self.put(Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
     }
 
     /// A whole message for the client, compressed where that was agreed on.
@@ -181,12 +184,12 @@ impl Out {
     /// A frame for the target, masked as clients have to.
     fn target_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
         let mask = Some(fastrand::u32(..).to_ne_bytes());
-        Self::put(&mut self.target, Header { fin, rsv1: false, opcode, mask, len: 0 }, content);
+        self.put(Header { fin, rsv1: false, opcode, mask, len: 0 }, content);
     }
 
     /// Writes what was gathered for the client `key` and its target, and does what comes after.
     fn flush(self, shard: &Rc<Shard>, key: Key) {
-        let Self { client, target, after } = self;
+        let Self { client, target, after, .. } = self;
         let target_key = match shard.held.borrow().get(key) {
             Some(Hold::Ws(hold)) => hold.target.key(),
             _ => return,
@@ -676,4 +679,40 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
     out.flush(shard, key);
     over_http::pump(shard, key);
     rearm(shard, key);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_one_turn_stand_one_behind_the_other() {
+        let mut out = Out::default();
+        out.client_frame(Opcode::Text, true, b"a");
+        out.client_frame(Opcode::Continuation, false, &[7; 126]);
+        assert_eq!(out.client.get(..7), Some(&b"\x81\x01a\x00\x7e\x00\x7e"[..]));
+        assert_eq!(out.client.len(), 3 + 4 + 126);
+        assert!(out.target.is_empty());
+    }
+
+    #[test]
+    fn frames_for_a_target_are_masked() {
+        let mut out = Out::default();
+        out.target_frame(Opcode::Binary, true, b"hello");
+        let (head, masked) = out.target.split_at(6);
+        assert_eq!(head.get(..2), Some(&[0x82, 0x85][..]));
+        let plain: Vec<u8> = masked.iter().zip(head.iter().skip(2).cycle()).map(|(byte, key)| byte ^ key).collect();
+        assert_eq!(plain, b"hello");
+    }
+
+    #[test]
+    fn equal_values_are_kept_once_and_not_for_ever() {
+        let known = RefCell::default();
+        let first = shared(&known, 1);
+        assert!(Arc::ptr_eq(&first, &shared(&known, 1)));
+        for other in 2..40 {
+            shared(&known, other);
+        }
+        assert!(!Arc::ptr_eq(&first, &shared(&known, 1)));
+    }
 }
