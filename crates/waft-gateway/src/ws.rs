@@ -148,15 +148,18 @@ enum After {
 struct Out {
     client: BytesMut,
     target: BytesMut,
+    /// Memory for the header of the frame that is being put.
+    head: Vec<u8>,
     after: After,
 }
 
 impl Out {
-    fn put(out: &mut BytesMut, header: Header, content: &[u8]) {
-        let mut head = Vec::with_capacity(frame::HEADER_MAX);
-        Header { len: content.len() as u64, ..header }.encode(&mut head);
-        out.reserve(head.len() + content.len());
-        out.extend_from_slice(&head);
+    fn put(&mut self, header: Header, content: &[u8]) {
+        self.head.clear();
+        Header { len: content.len() as u64, ..header }.encode(&mut self.head);
+        let out = if header.mask.is_some() { &mut self.target } else { &mut self.client };
+        out.reserve(self.head.len() + content.len());
+        out.extend_from_slice(&self.head);
         let start = out.len();
         out.extend_from_slice(content);
         if let (Some(key), Some(content)) = (header.mask, out.get_mut(start..)) {
@@ -165,28 +168,28 @@ impl Out {
     }
 
     /// A frame for the client.
-    fn to_client(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
-        Self::put(&mut self.client, Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
+    fn client_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+        self.put(Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
     }
 
     /// A whole message for the client, compressed where that was agreed on.
     fn message(&mut self, shard: &Shard, deflate: Option<&Params>, opcode: Opcode, content: &[u8]) {
         if deflate.is_none() || opcode.is_control() {
-            return self.to_client(opcode, true, content);
+            return self.client_frame(opcode, true, content);
         }
         let message = Message::new(opcode, content);
         self.client.extend_from_slice(message.frame_for(deflate, &mut shard.ws.compressors.borrow_mut()));
     }
 
     /// A frame for the target, masked as clients have to.
-    fn to_target(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+    fn target_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
         let mask = Some(fastrand::u32(..).to_ne_bytes());
-        Self::put(&mut self.target, Header { fin, rsv1: false, opcode, mask, len: 0 }, content);
+        self.put(Header { fin, rsv1: false, opcode, mask, len: 0 }, content);
     }
 
     /// Writes what was gathered for the client `key` and its target, and does what comes after.
     fn flush(self, shard: &Rc<Shard>, key: Key) {
-        let Self { client, target, after } = self;
+        let Self { client, target, after, .. } = self;
         let target_key = match shard.held.borrow().get(key) {
             Some(Hold::Ws(hold)) => hold.target.key(),
             _ => return,
@@ -393,7 +396,7 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
         && (hold.route.options.websocket.answer_pings || matches!(hold.target, ToTarget::Echo | ToTarget::Nowhere))
     {
         if !hold.close_sent {
-            out.to_client(Opcode::Pong, true, content);
+            out.client_frame(Opcode::Pong, true, content);
         }
         return;
     }
@@ -402,11 +405,11 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
     }
     match &hold.target {
         ToTarget::Direct(_) => match event {
-            Event::Binary(content) => out.to_target(Opcode::Binary, true, &content),
-            Event::Fragment(piece) => out.to_target(piece.frame_opcode(), piece.fin, &piece.content),
-            Event::Ping(content) => out.to_target(Opcode::Ping, true, &content),
-            Event::Pong(content) => out.to_target(Opcode::Pong, true, &content),
-            Event::Text(content) => out.to_target(Opcode::Text, true, &content),
+            Event::Binary(content) => out.target_frame(Opcode::Binary, true, &content),
+            Event::Fragment(piece) => out.target_frame(piece.frame_opcode(), piece.fin, &piece.content),
+            Event::Ping(content) => out.target_frame(Opcode::Ping, true, &content),
+            Event::Pong(content) => out.target_frame(Opcode::Pong, true, &content),
+            Event::Text(content) => out.target_frame(Opcode::Text, true, &content),
             Event::Close(_) => {}
         },
         ToTarget::Echo if !hold.close_sent => match event {
@@ -437,7 +440,7 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
         }
         ToTarget::Direct(_) => {
             let content = close.map(|close| close.to_content()).unwrap_or_default();
-            out.to_target(Opcode::Close, true, &content);
+            out.target_frame(Opcode::Close, true, &content);
             if hold.close_sent {
                 out.after = After::Finish;
             } else {
@@ -447,7 +450,7 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
         ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) => {
             if !hold.close_sent {
                 let content = close.map(|close| close.to_content()).unwrap_or_default();
-                out.to_client(Opcode::Close, true, &content);
+                out.client_frame(Opcode::Close, true, &content);
                 hold.close_sent = true;
             }
             out.after = After::Finish;
@@ -492,7 +495,7 @@ fn from_target(shard: &Rc<Shard>, key: Key, kind: Kind, content: Bytes, out: &mu
 /// Closes a connection that cannot go on: a close frame, then its end.
 fn fail(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     if mark_closed(shard, key) {
-        out.to_client(Opcode::Close, true, &close.to_content());
+        out.client_frame(Opcode::Close, true, &close.to_content());
     }
     out.after = After::Finish;
 }
@@ -530,7 +533,7 @@ fn close(shard: &Rc<Shard>, key: Key, close: &Close) {
     let mut out = Out::default();
     let received = matches!(shard.held.borrow().get(key), Some(Hold::Ws(hold)) if hold.close_received);
     if mark_closed(shard, key) {
-        out.to_client(Opcode::Close, true, &close.to_content());
+        out.client_frame(Opcode::Close, true, &close.to_content());
     }
     if received {
         out.after = After::Finish;
@@ -557,10 +560,13 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// A connection has ended without a close frame.
 fn lost(shard: &Rc<Shard>, key: Key) {
     let client = match shard.held.borrow().get(key) {
-        Some(Hold::WsTarget(side)) => side.client,
-        _ => return hold::end(shard, key),
+        Some(Hold::WsTarget(side)) => Some(side.client),
+        _ => None,
     };
-    direct::target_lost(shard, key, client);
+    match client {
+        Some(client) => direct::target_lost(shard, key, client),
+        None => hold::end(shard, key),
+    }
 }
 
 /// Ends a connection after everything that waits for the client was written.
@@ -647,7 +653,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
         hold.pings_unanswered = hold.pings_unanswered.saturating_add(1);
         // A client that has not taken what was sent before would not see the ping either.
         if !waiting {
-            out.to_client(Opcode::Ping, true, PING_CONTENT);
+            out.client_frame(Opcode::Ping, true, PING_CONTENT);
         }
     }
     let deflate = hold.deflate;
@@ -673,4 +679,40 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
     out.flush(shard, key);
     over_http::pump(shard, key);
     rearm(shard, key);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_one_turn_stand_one_behind_the_other() {
+        let mut out = Out::default();
+        out.client_frame(Opcode::Text, true, b"a");
+        out.client_frame(Opcode::Continuation, false, &[7; 126]);
+        assert_eq!(out.client.get(..7), Some(&b"\x81\x01a\x00\x7e\x00\x7e"[..]));
+        assert_eq!(out.client.len(), 3 + 4 + 126);
+        assert!(out.target.is_empty());
+    }
+
+    #[test]
+    fn frames_for_a_target_are_masked() {
+        let mut out = Out::default();
+        out.target_frame(Opcode::Binary, true, b"hello");
+        let (head, masked) = out.target.split_at(6);
+        assert_eq!(head.get(..2), Some(&[0x82, 0x85][..]));
+        let plain: Vec<u8> = masked.iter().zip(head.iter().skip(2).cycle()).map(|(byte, key)| byte ^ key).collect();
+        assert_eq!(plain, b"hello");
+    }
+
+    #[test]
+    fn equal_values_are_kept_once_and_not_for_ever() {
+        let known = RefCell::default();
+        let first = shared(&known, 1);
+        assert!(Arc::ptr_eq(&first, &shared(&known, 1)));
+        for other in 2..40 {
+            shared(&known, other);
+        }
+        assert!(!Arc::ptr_eq(&first, &shared(&known, 1)));
+    }
 }

@@ -305,3 +305,75 @@ fn move_on(hold: &mut super::WsHold, place: usize, item: &Arc<waft_hub::Ordered<
         sub.prev_id = item.id.as_deref().map(Box::from);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use waft_grip::item::{Formats, WsMessage};
+    use waft_hub::{Hub, HubLimits, Mode, Publish};
+
+    use super::*;
+    use crate::payload::Payload;
+
+    /// The items that a channel makes of some messages.
+    fn items(messages: impl IntoIterator<Item = WsMessage>) -> Vec<Item> {
+        let (hub, now) = (Hub::new(HubLimits::default(), 1), Instant::now());
+        hub.subscribe(now, 0, "c", Mode::Ws);
+        let mut items = Vec::new();
+        for message in messages {
+            let formats = Formats { ws_message: Some(message), ..Formats::default() };
+            let payload = Payload::new(waft_grip::item::Item::new("c", formats));
+            let publish = Publish { channel: "c".into(), id: None, prev_id: None, no_seq: false, size: 0, payload };
+            hub.publish(now, publish, &mut |_, item| items.push(Arc::clone(item)));
+        }
+        items
+    }
+
+    fn shown(messages: impl IntoIterator<Item = WsMessage>) -> Vec<String> {
+        let shown = |step: &Step| match step {
+            Step::Write(data, count) => format!("{count}:{}", data.escape_ascii()),
+            Step::Close(close) => format!("close {} {}", close.code, close.reason.escape_ascii()),
+            Step::Refresh => "refresh".to_owned(),
+        };
+        steps(&items(messages)).iter().map(shown).collect()
+    }
+
+    fn text(content: &'static str) -> WsMessage {
+        WsMessage { content: content.into(), ..WsMessage::default() }
+    }
+
+    fn action(action: Action) -> WsMessage {
+        WsMessage { action, ..WsMessage::default() }
+    }
+
+    #[test]
+    fn neighbours_are_written_at_once() {
+        assert_eq!(shown([text("a")]), [r"1:\x81\x01a"]);
+        assert_eq!(shown([text("a"), text(""), text("b")]), [r"3:\x81\x01a\x81\x00\x81\x01b"]);
+        assert_eq!(shown([text("a"), action(Action::Hint)]), [r"1:\x81\x01a"]);
+        let large = || WsMessage { content: vec![b'x'; MERGED_MAX / 2].into(), ..WsMessage::default() };
+        assert_eq!(shown([large(), large(), large()]).len(), 3);
+    }
+
+    #[test]
+    fn actions_keep_their_place_and_nothing_follows_a_close() {
+        let close = WsMessage { code: Some(4001), reason: "over".to_owned(), ..action(Action::Close) };
+        let steps = shown([text("a"), action(Action::Refresh), text("b"), close, text("c")]);
+        assert_eq!(steps, [r"1:\x81\x01a", "refresh", r"1:\x81\x01b", "close 4001 over"]);
+    }
+
+    #[test]
+    fn a_close_never_carries_a_code_that_must_not_be_sent() {
+        for (asked, sent) in [(None, 1000), (Some(1005), 1000), (Some(0), 1000), (Some(3000), 3000)] {
+            let close = close_of(&WsMessage { code: asked, ..WsMessage::default() });
+            assert_eq!(close.code, sent, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_prepared_for_filters_is_not_for_plain_listeners() {
+        let prepared = WsMessage { content_filters: Some(vec!["var-subst".to_owned()]), ..text("a") };
+        assert_eq!(shown([prepared, text("b")]), [r"1:\x81\x01b"]);
+    }
+}

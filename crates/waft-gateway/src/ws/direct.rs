@@ -260,14 +260,14 @@ fn on_piece(shard: &Rc<Shard>, client: Key, piece: &Fragment, out: &mut Out) {
     if piece.first && piece.fin {
         out.message(shard, hold.deflate.as_ref(), piece.opcode, &piece.content);
     } else {
-        out.to_client(piece.frame_opcode(), piece.fin, &piece.content);
+        out.client_frame(piece.frame_opcode(), piece.fin, &piece.content);
     }
 }
 
 fn on_target_close(shard: &Rc<Shard>, client: Key, close: Option<Close>, out: &mut Out) {
     if mark_closed(shard, client) {
         let content = close.map(|close| close.to_content()).unwrap_or_default();
-        out.to_client(Opcode::Close, true, &content);
+        out.client_frame(Opcode::Close, true, &content);
     }
     if matches!(shard.held.borrow().get(client), Some(Hold::Ws(hold)) if hold.close_received) {
         out.after = After::Finish;
@@ -313,7 +313,7 @@ pub(super) fn detach(shard: &Rc<Shard>, client: Key, close: &Close) {
     };
     let Some(target) = target else { return };
     let mut out = Out::default();
-    out.to_target(Opcode::Close, true, &close.to_content());
+    out.target_frame(Opcode::Close, true, &close.to_content());
     super::write(shard, target, &out.target.freeze());
     hold::end(shard, target);
 }

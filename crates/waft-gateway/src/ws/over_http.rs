@@ -29,8 +29,9 @@ use crate::shard::Shard;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) session: RefCell<Session>,
-    /// The head that all requests have in common, without its end.
+    /// What the heads of all requests begin with.
     head: Box<[u8]>,
+    id: u128,
     pub(super) route: Arc<Route>,
     target: usize,
     grip: bool,
@@ -66,9 +67,9 @@ pub(super) fn is_dropped(name: &str) -> bool {
     begins_with(name, "meta-") || DROPPED.iter().any(|dropped| dropped.eq_ignore_ascii_case(name))
 }
 
-/// A random id in the usual form of 36 characters.
-fn random_id() -> String {
-    let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+/// An id made of random bits, in the usual form of 36 characters.
+fn shown_id(random: u128) -> String {
+    let bits = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let hex = format!("{bits:032x}");
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
     [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
@@ -95,17 +96,13 @@ impl Link {
         let mut writer = HeadWriter::new(&mut head);
         writer.request_line("POST", &outgoing.path());
         outgoing.write_fields(&mut writer, is_dropped);
-        if grip {
-            writer.field("Sec-WebSocket-Extensions", "grip");
-            writer.field("Grip-Feature", feature::FEATURES);
-        } else if exchange.trusted && super::handshake::offers_grip(&exchange.head) {
+        if !grip && exchange.trusted && super::handshake::offers_grip(&exchange.head) {
             writer.field("Sec-WebSocket-Extensions", "grip");
         }
-        writer.field("Accept", codec::MEDIA_TYPE).field("Connection-Id", random_id());
-        writer.field("Content-Type", codec::MEDIA_TYPE);
         Self {
             session: RefCell::new(Session::new(super::shared(&shard.ws.options, options))),
             head: head.into(),
+            id: fastrand::u128(..),
             route: Arc::clone(&exchange.route),
             target: number,
             grip,
@@ -126,14 +123,18 @@ impl Link {
 
     /// The bytes of a request.
     pub(super) fn request(&self, shard: &Shard, plan: &RequestPlan) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.head.len() + plan.body.len() + 512);
+        let mut out = Vec::with_capacity(self.head.len() + plan.body.len() + 1024);
         out.extend_from_slice(&self.head);
         let mut writer = HeadWriter::new(&mut out);
-        if self.grip
-            && let Some(signature) = shard.signatures.sign(&shard.gateway.settings(), &self.route)
-        {
-            writer.field("Grip-Sig", signature.as_bytes());
+        if self.grip {
+            writer.field("Sec-WebSocket-Extensions", "grip");
+            if let Some(signature) = shard.signatures.sign(&shard.gateway.settings(), &self.route) {
+                writer.field("Grip-Sig", signature.as_bytes());
+            }
+            writer.field("Grip-Feature", feature::FEATURES);
         }
+        writer.field("Accept", codec::MEDIA_TYPE).field("Connection-Id", shown_id(self.id));
+        writer.field("Content-Type", codec::MEDIA_TYPE);
         for (name, value) in self.session.borrow().meta() {
             writer.field(format!("Meta-{name}"), value);
         }
@@ -385,7 +386,7 @@ pub(super) fn pump(shard: &Rc<Shard>, key: Key) {
             Some(ToClient::Message(kind, content)) => from_target(shard, key, kind, content, &mut out),
             Some(ToClient::Close(close)) => {
                 if mark_closed(shard, key) {
-                    out.to_client(Opcode::Close, true, &close.to_content());
+                    out.client_frame(Opcode::Close, true, &close.to_content());
                 }
             }
             Some(ToClient::Drop(reason)) => dropped(shard, key, &link, reason, &mut out),
@@ -427,4 +428,26 @@ fn dropped(shard: &Rc<Shard>, key: Key, link: &Link, reason: DropReason, out: &m
     }
     debug!(route = %link.route.id, %reason, "A WebSocket is cut off.");
     out.after = After::Cut;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_the_form_of_random_uuids() {
+        assert_eq!(shown_id(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(shown_id(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn what_a_client_might_forge_is_dropped() {
+        for name in ["Meta-User", "META-", "connection-ID", "Content-Type", "Accept", "Sec-WebSocket-Extensions"] {
+            assert!(is_dropped(name), "{name}");
+        }
+        for name in ["Metadata", "Cookie", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Authorization", "M\u{e9}ta"]
+        {
+            assert!(!is_dropped(name), "{name}");
+        }
+    }
 }
