@@ -1,7 +1,7 @@
 use waft_testkit::{Reply, Server, Setup, Target, chromium, waft_only};
 
-/// Opens the demo page in a frame, publishes by its form, and reports what each of its ways shows.
-const HARNESS: &str = r#"<!doctype html><title>harness</title><iframe id="demo" src="/"></iframe><script>
+/// Opens the demo page, publishes by its form, and reports what each of its ways shows.
+const HARNESS: &str = r#"<!doctype html><title>harness</title><script>
 const report = (text) => fetch('/harness/report', { method: 'POST', body: text });
 const until = async (what, probe) => {
   for (;;) {
@@ -10,8 +10,10 @@ const until = async (what, probe) => {
     await new Promise((go) => setTimeout(go, 20));
   }
 };
-document.getElementById('demo').onload = async (event) => {
-  const page = event.target.contentDocument;
+// The page allows no frame around it, so it gets a window.
+const demo = window.open('/');
+demo.onload = async () => {
+  const page = demo.document;
   const state = (way) => page.querySelector('#' + way + ' .state').textContent;
   await report('title: ' + page.querySelector('h1').textContent.trim());
   for (const way of ['stream', 'poll', 'socket']) {
@@ -41,7 +43,8 @@ fn the_demo_page_shows_what_is_published_in_three_ways() {
     );
     let server = Server::start(Setup::native(config));
     let profile = server.directory().join("profile");
-    let _browser = chromium(&format!("http://{}/harness/page", server.address()), &profile).start();
+    let browser = chromium(&format!("http://{}/harness/page", server.address()), &profile);
+    let _browser = browser.arg("--disable-popup-blocking").start();
     let reported = || {
         loop {
             let request = target.next_request();
