@@ -136,11 +136,11 @@ impl Buffers {
         }
     }
 
-    /// Gives some of what nobody has used for a while back to the system.
+    /// Gives what nobody has used since the last sweep back to the system.
     pub(crate) fn sweep(&self) {
         let mut small = self.small.borrow_mut();
         let unused = self.unused.replace(small.len()).min(small.len());
-        let rest = small.len() - unused.div_ceil(2);
+        let rest = small.len() - unused;
         small.truncate(rest);
         self.unused.set(rest);
     }
