@@ -66,12 +66,28 @@ pub(crate) struct Shard {
 pub(crate) struct Connections {
     metrics: Arc<ShardMetrics>,
     count: Cell<usize>,
+    /// The most there were since memory was last given back.
+    peak: Cell<usize>,
     changed: Notify,
 }
 
 /// Counts a connection for as long as it exists.
 #[derive(Debug)]
 pub(crate) struct Presence(Rc<Connections>);
+
+impl Connections {
+    /// After a crowd has left, gives its memory back.
+    fn give_back(&self) {
+        const CROWD: usize = 256;
+        let (count, peak) = (self.count.get(), self.peak.get());
+        if count > peak {
+            self.peak.set(count);
+        } else if peak > CROWD && count < peak / 2 {
+            waft_net::give_memory_back();
+            self.peak.set(count);
+        }
+    }
+}
 
 impl Presence {
     fn new(connections: &Rc<Connections>) -> Self {
@@ -104,7 +120,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
     let held = HeldSet::new(Instant::now(), queue)?;
     let watch = held.watch()?;
     let connections =
-        Rc::new(Connections { metrics: Arc::clone(&metrics), count: Cell::new(0), changed: Notify::new() });
+        Rc::new(Connections { metrics: Arc::clone(&metrics), count: Cell::new(0), peak: Cell::new(0), changed: Notify::new() });
     let shard = Rc::new(Shard {
         number,
         gateway,
@@ -291,6 +307,7 @@ fn sweep(shard: &Rc<Shard>, now: Instant) {
     let settings = shard.gateway.settings();
     shard.sweep.notify_waiters();
     shard.buffers.sweep();
+    shard.connections.give_back();
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
     hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
     let queued = shard.held.borrow().queued_bytes();

@@ -26,6 +26,7 @@
 mod held;
 mod listen;
 mod mailbox;
+mod memory;
 mod stream;
 mod tls;
 mod watch;
@@ -34,6 +35,7 @@ mod wheel;
 pub use held::{Flush, HeldSet, Key, QueueLimits, Readiness, Wrote};
 pub use listen::{Accepted, Endpoint, EndpointError, Listener, Plain, bind};
 pub use mailbox::{Mailbox, Shard, spawn_shards};
+pub use memory::give_memory_back;
 pub use stream::{PeerAddr, Stream};
 pub use tls::{TlsAcceptor, TlsError};
 pub use watch::{Happened, Watch};
