@@ -11,7 +11,7 @@ use tracing::debug;
 use waft_grip::filter::{Context, Filters, Verdict};
 use waft_grip::item::Action;
 use waft_http1::Version;
-use waft_hub::{ChannelIndex, Replay};
+use waft_hub::Replay;
 use waft_net::{Key, Wrote};
 
 use crate::hold::{self, Hold, Line, Member, Timeout, keep_alive_due};
@@ -26,10 +26,10 @@ pub(crate) const AT_ONCE: usize = 512;
 pub(crate) const MERGED_MAX: usize = 64 << 10;
 
 /// Delivers items in the order in which they came: all of one channel together, so that a
-/// listener gets them with one write.
-pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) {
+/// listener gets them with one write. Returns how many listeners were served.
+pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
     match items {
-        [] => {}
+        [] => 0,
         [item] => channel(shard, std::slice::from_ref(item)).await,
         _ => {
             let mut order: Vec<Vec<Item>> = Vec::new();
@@ -43,24 +43,33 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) {
                     run.push(Arc::clone(item));
                 }
             }
+            let mut served = 0;
             for run in order {
-                channel(shard, &run).await;
+                served += channel(shard, &run).await;
             }
+            served
         }
     }
 }
 
-/// Delivers items of one channel.
-async fn channel(shard: &Rc<Shard>, items: &[Item]) {
-    let Some(first) = items.first() else { return };
-    let Some(index) = shard.listeners.borrow().channel(&first.channel) else { return };
+/// Delivers items of one channel; returns to how many listeners.
+async fn channel(shard: &Rc<Shard>, items: &[Item]) -> usize {
+    let Some(first) = items.first() else { return 0 };
+    let name = &first.channel;
+    if shard.listeners.borrow().channel(name).is_none() {
+        return 0;
+    }
+    let mut served = 0;
     for class in [Class::Chunked, Class::Raw] {
-        let members = members(shard, index, class);
-        if !members.is_empty() {
-            plain(shard, items, class, &members).await;
+        let crowd = members(shard, name, class);
+        served += crowd.len();
+        if !crowd.is_empty() {
+            plain(shard, items, class, &crowd).await;
         }
     }
-    for member in paced(members(shard, index, Class::Stream)) {
+    let crowd = members(shard, name, Class::Stream);
+    served += crowd.len();
+    for member in paced(crowd) {
         if let Some(member) = member {
             for item in after(items, member.since) {
                 to_stream(shard, member.key, item);
@@ -69,8 +78,10 @@ async fn channel(shard: &Rc<Shard>, items: &[Item]) {
             tokio::task::yield_now().await;
         }
     }
+    let crowd = members(shard, name, Class::Response);
+    served += crowd.len();
     let mut answers = Answers::default();
-    for member in paced(members(shard, index, Class::Response)) {
+    for member in paced(crowd) {
         if let Some(member) = member {
             for item in after(items, member.since) {
                 to_response(shard, member.key, item, &mut answers);
@@ -79,16 +90,19 @@ async fn channel(shard: &Rc<Shard>, items: &[Item]) {
             tokio::task::yield_now().await;
         }
     }
-    crate::ws::deliver(shard, items, index).await;
+    served += crate::ws::deliver(shard, items).await;
     let now = Instant::now();
     for item in items {
         shard.metrics.delivery_latency.observe(now.saturating_duration_since(item.received));
     }
+    served
 }
 
-/// Everyone who listens now: whoever comes later has subscribed after these items.
-pub(crate) fn members(shard: &Shard, index: ChannelIndex, class: Class) -> Vec<Member> {
+/// Everyone of a class who listens now: whoever comes later has subscribed after these items. Asked
+/// for by name each time, since a channel may go and another take its place whenever others work.
+pub(crate) fn members(shard: &Shard, name: &str, class: Class) -> Vec<Member> {
     let listeners = shard.listeners.borrow();
+    let Some(index) = listeners.channel(name) else { return Vec::new() };
     let slots = listeners.slots(index, class as u8);
     listeners.walk(index, class as u8, 0, slots).collect()
 }

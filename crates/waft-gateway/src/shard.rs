@@ -119,8 +119,12 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
     let queue = gateway.settings().limits.queue;
     let held = HeldSet::new(Instant::now(), queue)?;
     let watch = held.watch()?;
-    let connections =
-        Rc::new(Connections { metrics: Arc::clone(&metrics), count: Cell::new(0), peak: Cell::new(0), changed: Notify::new() });
+    let connections = Rc::new(Connections {
+        metrics: Arc::clone(&metrics),
+        count: Cell::new(0),
+        peak: Cell::new(0),
+        changed: Notify::new(),
+    });
     let shard = Rc::new(Shard {
         number,
         gateway,
@@ -147,8 +151,9 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
     spawn_local(watch_held(Rc::clone(&shard), watch));
     spawn_local(keep_time(Rc::clone(&shard)));
     spawn_local(update::run(Rc::clone(&shard)));
-    read_mailbox(&shard).await;
-    Ok(())
+    // A task of its own: waking the future that the runtime itself runs costs a look at the kernel each time.
+    let ended = spawn_local(read_mailbox(shard)).await;
+    ended.map_err(io::Error::other)
 }
 
 impl Shard {
@@ -315,7 +320,8 @@ fn sweep(shard: &Rc<Shard>, now: Instant) {
 }
 
 /// Takes what other shards and publishers sent, until the gateway stops.
-async fn read_mailbox(shard: &Rc<Shard>) {
+async fn read_mailbox(shard: Rc<Shard>) {
+    let shard = &shard;
     let mut messages = Vec::new();
     let mut items = Vec::new();
     loop {
@@ -335,7 +341,10 @@ async fn read_mailbox(shard: &Rc<Shard>) {
             }
         }
         // All items that arrived in this turn are delivered together: one write a listener.
-        deliver::deliver(shard, &items).await;
+        if deliver::deliver(shard, &items).await > deliver::AT_ONCE {
+            // What was published while a crowd was served goes to it with one more write, not with several.
+            tokio::task::yield_now().await;
+        }
         items.clear();
         if items.capacity() > 4096 {
             items.shrink_to(256);

@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use tracing::debug;
 use waft_grip::filter::Filters;
 use waft_grip::item::Action;
-use waft_hub::ChannelIndex;
 use waft_net::{Key, Wrote};
 use waft_websocket::close::{self, Close};
 use waft_websocket::message::Message;
@@ -20,8 +19,10 @@ use crate::shard::Shard;
 use crate::subscribe::{Class, Item};
 
 /// Delivers items of one channel to its WebSockets.
-pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item], index: ChannelIndex) {
-    let crowd = members(shard, index, Class::Ws);
+pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
+    let Some(first) = items.first() else { return 0 };
+    let crowd = members(shard, &first.channel, Class::Ws);
+    let mut served = crowd.len();
     if !crowd.is_empty() {
         let all = steps(items);
         let oldest = items.first().map_or(0, |item| item.position.number);
@@ -41,7 +42,9 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item], index: ChannelInd
             shard.metrics.bytes_sent.add(sent.bytes);
         }
     }
-    for member in paced(members(shard, index, Class::WsCareful)) {
+    let crowd = members(shard, &first.channel, Class::WsCareful);
+    served += crowd.len();
+    for member in paced(crowd) {
         let Some(member) = member else {
             tokio::task::yield_now().await;
             continue;
@@ -50,6 +53,7 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item], index: ChannelInd
             one(shard, member.key, item);
         }
     }
+    served
 }
 
 /// A step of what a plain WebSocket gets.
