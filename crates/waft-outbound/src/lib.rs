@@ -1,1 +1,4 @@
-//! Outbound.
+//! Calls to the outside.
+
+pub mod policy;
+pub mod target;
