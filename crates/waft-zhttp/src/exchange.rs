@@ -135,7 +135,7 @@ impl Exchange {
     /// Takes in a packet that is numbered `seq` in this exchange. After an error the exchange is over and
     /// is to be cancelled, unless the packet itself ended it.
     pub fn receive(&mut self, now: Instant, seq: Option<u64>, packet: &Packet) -> Result<(), Violation> {
-        if seq != Some(self.next_in) && (seq.is_some() || self.numbered) {
+        if !self.expects(seq) {
             return Err(Violation::Sequence { expected: self.next_in, seen: seq });
         }
         self.next_in = self.next_in.saturating_add(1);
@@ -149,6 +149,11 @@ impl Exchange {
         }
         self.body_ended = !self.websocket && !packet.more;
         self.take_body(length(packet))
+    }
+
+    /// Whether a packet numbered `seq` is the next one.
+    pub fn expects(&self, seq: Option<u64>) -> bool {
+        seq == Some(self.next_in) || (seq.is_none() && !self.numbered)
     }
 
     fn take_body(&mut self, length: u64) -> Result<(), Violation> {

@@ -22,9 +22,8 @@ const FRAMES_MAX: usize = 32;
 const COPIED_SIZE_MAX: usize = 2_048;
 
 /// A thread with its own libzmq context. Dropping it closes its sockets.
-#[derive(Debug)]
 pub struct Engine {
-    context: Arc<Mutex<zmq::Context>>,
+    context: zmq::Context,
     adopted: Arc<Mutex<Vec<Owned>>>,
     wake: Arc<Wake>,
     thread: Option<JoinHandle<()>>,
@@ -37,16 +36,22 @@ impl Engine {
         let adopted = Arc::new(Mutex::new(Vec::new()));
         let loop_state = Loop { adopted: Arc::clone(&adopted), sockets: Vec::new(), wake: Arc::clone(&wake) };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || loop_state.run())?;
-        Ok(Self { context: Arc::new(Mutex::new(zmq::Context::new())), adopted, wake, thread: Some(thread) })
+        Ok(Self { context: zmq::Context::new(), adopted, wake, thread: Some(thread) })
     }
 
     /// Opens a socket. Binding happens at once, so that an endpoint in use is an error here.
     pub fn open(&self, options: &SocketOptions) -> Result<Opened, Error> {
-        let (socket, endpoints) = socket::open(&lock(&self.context), options)?;
+        let (socket, endpoints) = socket::open(&self.context, options)?;
         let (queues, opened) = socket::opened(Queues::new(options.queue_max, Arc::clone(&self.wake)), endpoints);
         lock(&self.adopted).push(Owned { socket, queues, can_receive: options.kind.can_receive(), stuck: false });
         self.wake.wake();
         Ok(opened)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("wake", &self.wake).finish_non_exhaustive()
     }
 }
 
@@ -153,9 +158,8 @@ impl Loop {
 
 impl Owned {
     fn wanted(&self) -> zmq::PollEvents {
-        let reads = self.can_receive
-            && !self.queues.paused.load(Ordering::Acquire)
-            && !lock(&self.queues.incoming).stalled;
+        let reads =
+            self.can_receive && !self.queues.paused.load(Ordering::Acquire) && !lock(&self.queues.incoming).stalled;
         let mut wanted = zmq::PollEvents::empty();
         if reads {
             wanted |= zmq::POLLIN;

@@ -156,10 +156,7 @@ pub enum Error {
 }
 
 /// Opens a socket; returns it with the endpoints that were bound.
-pub(crate) fn open(
-    context: &zmq::Context,
-    options: &SocketOptions,
-) -> Result<(zmq::Socket, Vec<String>), Error> {
+pub(crate) fn open(context: &zmq::Context, options: &SocketOptions) -> Result<(zmq::Socket, Vec<String>), Error> {
     let socket = context.socket(options.kind.socket_type())?;
     socket.set_rcvhwm(options.receive_hwm)?;
     socket.set_sndhwm(options.send_hwm)?;
