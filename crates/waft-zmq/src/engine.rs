@@ -370,7 +370,7 @@ mod tests {
     fn an_endpoint_in_use_is_an_error_at_once() {
         let engine = Engine::start("test").unwrap();
         let first = engine.open(&bound(Kind::Pull)).unwrap();
-        let options = SocketOptions { bind: first.endpoints.clone(), ..SocketOptions::new(Kind::Pull) };
+        let options = SocketOptions { bind: first.endpoints, ..SocketOptions::new(Kind::Pull) };
         assert!(matches!(engine.open(&options), Err(Error::Bind { .. })));
         let options = SocketOptions { connect: vec!["nonsense".into()], ..SocketOptions::new(Kind::Pull) };
         assert!(matches!(engine.open(&options), Err(Error::Connect { .. })));

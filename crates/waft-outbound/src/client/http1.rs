@@ -102,10 +102,10 @@ impl Http1 {
                 Poll::Ready(Err(error)) => Some(error),
                 Poll::Ready(Ok(())) | Poll::Pending => None,
             };
-            if !self.input.is_empty() {
-                if let Some(head) = self.parse_head()? {
-                    return Poll::Ready(Ok(head));
-                }
+            if !self.input.is_empty()
+                && let Some(head) = self.parse_head()?
+            {
+                return Poll::Ready(Ok(head));
             }
             match ready!(self.stream.poll_fill(cx, &mut self.input)) {
                 Ok(0) => return Poll::Ready(Err(CallError::Closed)),

@@ -78,8 +78,8 @@ pub struct Call {
 /// Whether and how to follow redirects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Redirects {
-    /// Up to so many. `keep_method` repeats a POST after 301, 302 and 303, as Zurl does; otherwise it
-    /// becomes a GET, as in browsers.
+    /// Up to so many. `keep_method` repeats a POST after 301 and 302, and after 303 without its body, as
+    /// Zurl does; otherwise it becomes a GET, as in browsers.
     Follow {
         /// The most hops.
         max: u8,
@@ -192,6 +192,8 @@ fn redirect(call: &mut Call, location: &[u8], status: u16, keep_method: bool) ->
     };
     if becomes_get && !keep_method {
         call.method = "GET".into();
+        call.body = RequestBody::Whole(Bytes::new());
+    } else if status == 303 {
         call.body = RequestBody::Whole(Bytes::new());
     } else if let RequestBody::Stream(replay, length) = &call.body {
         call.body = RequestBody::Stream(replay.rewound().ok_or(CallError::Replay)?, *length);

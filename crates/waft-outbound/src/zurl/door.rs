@@ -241,7 +241,7 @@ impl Door {
             publisher.sweep(now);
         }
         let mut alive: HashMap<(Bytes, bool), Vec<Rc<Exchange>>> = HashMap::new();
-        while let Some((due, slot)) = self.deadlines.borrow().first().copied().filter(|(due, _)| *due <= now) {
+        while let Some((due, slot)) = self.first_deadline(now) {
             self.deadlines.borrow_mut().remove(&(due, slot));
             let Some(exchange) = self.exchanges.borrow().get(slot).cloned() else { continue };
             if exchange.next_due(self.config.timeout) <= now {
@@ -263,6 +263,10 @@ impl Door {
         for ((from, json), exchanges) in alive {
             self.keep_alive(now, &from, if json { Encoding::Json } else { Encoding::Tnetstring }, &exchanges);
         }
+    }
+
+    fn first_deadline(&self, now: Instant) -> Option<(Instant, usize)> {
+        self.deadlines.borrow().first().copied().filter(|(due, _)| *due <= now)
     }
 
     fn judge(&self, exchange: &Exchange, now: Instant) -> Judgement {
@@ -300,7 +304,7 @@ impl Door {
             };
             let packet = Packet {
                 from: Some(self.config.instance_id.clone()),
-                ids: Ids::List(chunk.iter().filter_map(|exchange| id(exchange)).collect()),
+                ids: Ids::List(chunk.iter().filter_map(id).collect()),
                 kind: Kind::KeepAlive,
                 ..Packet::default()
             };

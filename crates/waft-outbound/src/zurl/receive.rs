@@ -294,7 +294,8 @@ fn call_of(door: &Door, packet: &Packet) -> Result<Call, Condition> {
 fn passes(door: &Door, name: &[u8], value: &[u8]) -> bool {
     let hardened = !door.config.allow_ignore_policies;
     let is_one_of = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
-    !value.is_empty() && !is_one_of(&DROPPED_HEADERS) && !(hardened && is_one_of(&INNER_HEADERS))
+    let dropped = is_one_of(&DROPPED_HEADERS) || (hardened && is_one_of(&INNER_HEADERS));
+    !value.is_empty() && !dropped
 }
 
 /// The word for a failure.
