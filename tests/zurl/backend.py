@@ -32,7 +32,7 @@ class Backend:
             stream = connection.makefile("rb")
             while self.answer(connection, stream):
                 pass
-        except OSError:
+        except (OSError, ValueError):
             pass
         finally:
             connection.close()

@@ -1,8 +1,11 @@
 """What is wrong with Zurl and closed here, and clients that mean harm."""
 
 import os
+import random
+import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 
 from backend import Backend
@@ -54,8 +57,7 @@ def addresses_inside_ipv6_addresses_are_judged(lab):
 @case(waft=True)
 def certificates_are_verified_to_their_root(lab):
     with tempfile.TemporaryDirectory() as folder:
-        command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {folder}/key -out {folder}/cert -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-        subprocess.run(command.split(), check=True, capture_output=True)
+        certificate(folder)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(f"{folder}/cert", f"{folder}/key")
         backend = Backend(wrap=lambda connection: context.wrap_socket(connection, server_side=True))
@@ -64,6 +66,60 @@ def certificates_are_verified_to_their_root(lab):
         assert lab.request(id="1", method="GET", uri=uri, ignore_tls_errors=True)["body"] == b"012"
         condition(lab.request(id="1", method="GET", uri=uri), "tls-error")
         condition(lab.request(id="1", method="GET", uri=f"https://127.0.0.1:{lab.backend.port}/"), "tls-error")
+
+
+@case(waft=True)
+def http2_is_spoken_where_it_is_offered(lab):
+    with tempfile.TemporaryDirectory() as folder:
+        certificate(folder)
+        with open(f"{folder}/app.py", "w", encoding="utf-8") as file:
+            file.write(HTTP2_APP)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "hypercorn", "app:app", "--bind", f"127.0.0.1:{port}", "--certfile", "cert", "--keyfile", "key", "--log-level", "CRITICAL"]
+        server = subprocess.Popen(command, cwd=folder)
+        try:
+            ask = lambda **fields: lab.request(id="1", uri=f"https://localhost:{port}/a?b=c", ignore_tls_errors=True, **fields)
+            wait_for(lambda: ask(method="GET").get("code") == 200, "the server")
+            reply = ask(method="POST", body="x" * 300_000, headers=[["X-Up", "y"], ["Connection", "z"]])
+            assert reply["body"] == b"2 POST /a b=c 300000 y", reply["body"]
+            assert len(ask(method="GET", headers=[["X-Size", "3000000"]])["body"]) == 3_000_000
+            client = lab.client()
+            client.start(id="a", method="GET", uri=f"https://localhost:{port}/", ignore_tls_errors=True, stream=True, credits=1000, headers=[["X-Size", "2500"]])
+            size, seq, packet = 0, 1, {"more": True}
+            while packet.get("more") or packet.get("type"):
+                packet = client.receive()
+                size += len(packet.get("body", b""))
+                assert size <= 1000 * seq, packet
+                if size == 1000 * seq:
+                    client.more("a", seq, type="credit", credits=1000)
+                    seq += 1
+            assert size == 2500, size
+        finally:
+            server.terminate()
+            server.wait()
+
+
+HTTP2_APP = """
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    size, more = 0, True
+    while more:
+        event = await receive()
+        size, more = size + len(event.get("body", b"")), event.get("more_body", False)
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    text = f"{scope['http_version']} {scope['method']} {scope['path']} {scope['query_string'].decode()} {size} {headers.get('x-up', '')}"
+    body = b"x" * int(headers["x-size"]) if "x-size" in headers else text.encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+def certificate(folder):
+    """A certificate for localhost that nobody trusts."""
+    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {folder}/key -out {folder}/cert -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(command.split(), check=True, capture_output=True)
 
 
 @case(waft=True)
@@ -237,3 +293,37 @@ def an_exchange_can_be_handed_to_another_client(lab):
     packet = new.receive()
     assert packet["body"] == b"234" and packet["seq"] == packets[-1]["seq"] + 1 and "more" not in packet, packet
     old.quiet(0.1)
+
+
+@case(waft=True)
+def packets_in_any_order_do_no_harm(lab):
+    dice = random.Random(7)
+    client = lab.client()
+    kinds = ["credit", "keep-alive", "cancel", "error", "close", "ping", "pong", "handoff-start", "handoff-proceed", "what", None]
+    paths = ["/size/50000", "/hang", "/chunked", "/drop", "/echo", "/bomb", "/redirect/3"]
+    for _ in range(3000):
+        packet = {"from": client.address, "id": f"r{dice.randrange(20)}"}
+        fields = {
+            "seq": dice.choice([0, 1, 2, 3, dice.randrange(1 << 40)]),
+            "type": dice.choice(kinds),
+            "credits": dice.choice([0, 1, 5000, 1 << 62]),
+            "more": dice.random() < 0.5,
+            "stream": dice.random() < 0.5,
+            "body": bytes(dice.randrange(3000)),
+            "code": dice.randrange(6000),
+            "follow-redirects": True,
+            "id": [{"id": f"r{dice.randrange(20)}", "seq": dice.randrange(4)} for _ in range(3)],
+        }
+        packet |= {name: value for name, value in fields.items() if value is not None and dice.random() < 0.4}
+        if dice.random() < 0.4:
+            packet |= {"seq": 0, "method": "POST", "uri": dice.choice([lab.url(dice.choice(paths)), lab.ws_url("/ws")])}
+            packet.pop("type", None)
+            client.push.send(b"T" + encode(packet))
+        else:
+            client.send(packet)
+        while client.sub.poll(0):
+            client.sub.recv()
+    other = lab.client()
+    other.start(id="after", method="GET", uri=lab.url("/size/1"))
+    while other.receive().get("code") != 200:
+        pass

@@ -99,6 +99,10 @@ impl Http1 {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, CallError>> {
         loop {
             let failed = match self.poll_upload(cx) {
+                // The source is at fault, not the connection: waiting for an answer would be in vain.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Poll::Ready(Err(CallError::Io(error)));
+                }
                 Poll::Ready(Err(error)) => Some(error),
                 Poll::Ready(Ok(())) | Poll::Pending => None,
             };

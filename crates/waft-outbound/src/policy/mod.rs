@@ -289,9 +289,8 @@ impl Policy {
             Profile::Zurl { default_allow: true, allow, deny } => !any(deny) || any(allow),
             Profile::Zurl { default_allow: false, allow, deny } => any(allow) && !any(deny),
             Profile::Hardened { deny, .. } => {
-                let below = |domain: &str| {
-                    name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-                };
+                let below =
+                    |domain: &str| name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
                 let inner = !name.contains('.') || INNER_DOMAINS.iter().any(|domain| below(domain));
                 !any(deny) && (exempt || !inner)
             }
