@@ -276,6 +276,16 @@ def a_flood_beyond_the_credits_ends_that_exchange_alone(lab):
 
 
 @case(waft=True)
+def a_flood_of_small_packets_ends_that_exchange_alone(lab):
+    client = lab.client()
+    client.start(id="a", method="GET", uri=lab.url("/hang"))
+    assert client.receive()["type"] == b"keep-alive"
+    for seq in range(1, 5000):
+        client.more("a", seq, type="ping", body="x" * 1000)
+    condition(client.receive(), "bad-request")
+
+
+@case(waft=True)
 def an_exchange_can_be_handed_to_another_client(lab):
     old, new = lab.client(), lab.client()
     old.start(id="h", method="GET", uri=lab.url("/size/5"), stream=True, credits=2)

@@ -1,5 +1,7 @@
 //! The client against a server that is told what to do on each connection.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops where something is not as expected")]
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -63,7 +63,7 @@ impl Inflate {
         if self.ended || self.waiting.is_empty() {
             return Ok(None);
         }
-        let mut decoded = Vec::with_capacity(PIECE_SIZE);
+        let mut decoded = Vec::with_capacity((self.waiting.len() * 4).clamp(64, PIECE_SIZE));
         let before = decompress.total_in();
         let status = decompress
             .decompress_vec(&self.waiting, &mut decoded, FlushDecompress::None)
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_format_is_decoded_however_it_is_split() {
-        let text: Vec<u8> = (0..40_000_u32).flat_map(|number| number.to_string().into_bytes()).collect();
+        let text: Vec<u8> = (0..6_000_u32).flat_map(|number| number.to_string().into_bytes()).collect();
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(&text).unwrap();
         let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_bomb_is_stopped_early() {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(&vec![0; 50_000_000]).unwrap();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&vec![0; 6_000_000]).unwrap();
         let mut inflate = Inflate::new(Format::Gzip, 100);
         inflate.push(gzip.finish().unwrap().into());
         let mut decoded = 0;

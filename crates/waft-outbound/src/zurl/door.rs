@@ -152,8 +152,12 @@ impl Door {
         if exchange.is_silent() {
             return;
         }
-        if let Some(kept) = exchange.handoff.borrow_mut().as_mut() {
-            kept.push(packet);
+        if exchange.handoff.borrow().is_some() {
+            if !exchange.keep(packet) {
+                // Nobody hears of it before the hand-over is done, and then the exchange is unknown.
+                count(&self.counters.violations);
+                self.remove(exchange);
+            }
             return;
         }
         let now = Instant::now();

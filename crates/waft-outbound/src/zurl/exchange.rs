@@ -10,6 +10,10 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 use waft_zhttp::{Encoding, Packet, Value};
 
+/// Packets that wait in either direction. Bodies are bounded by credits; this bounds empty ones and control
+/// frames.
+const PACKETS_MAX: usize = 4_096;
+
 /// An exchange, shared by the door and the exchange's task on one thread.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -74,9 +78,22 @@ impl Exchange {
         self.envelope.is_none() && (self.from.borrow().is_none() || self.id.is_none())
     }
 
-    /// A packet of the client for the task: body, close, ping or pong.
-    pub(crate) fn push(&self, packet: Packet) {
-        self.inbound.borrow_mut().push_back(packet);
+    /// A packet of the client for the task: body, close, ping or pong. False if too many wait already.
+    pub(crate) fn push(&self, packet: Packet) -> bool {
+        let mut inbound = self.inbound.borrow_mut();
+        let has_room = inbound.len() < PACKETS_MAX;
+        if has_room {
+            inbound.push_back(packet);
+        }
+        has_room
+    }
+
+    /// Keeps a packet back during a hand-over. False if too many are kept already.
+    pub(crate) fn keep(&self, packet: Packet) -> bool {
+        let mut handoff = self.handoff.borrow_mut();
+        let Some(kept) = handoff.as_mut().filter(|kept| kept.len() < PACKETS_MAX) else { return false };
+        kept.push(packet);
+        true
     }
 
     /// Wakes the task to look at packets and credits.

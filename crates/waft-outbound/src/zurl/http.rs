@@ -13,6 +13,9 @@ use super::exchange::Exchange;
 use super::receive::condition;
 use crate::{BodySource, Call, CallError, Redirects, Replay, RequestBody, Response};
 
+/// Bytes of an upload that can be sent again when a pooled connection turns out to be closed.
+const RETRY_SIZE_MAX: usize = 16_384;
+
 /// Makes the call that `first` asks for and sends its response in packets.
 pub(crate) async fn run(door: Rc<Door>, exchange: Rc<Exchange>, mut call: Call, first: Packet) {
     call.body = request_body(&door, &exchange, &call, &first);
@@ -63,7 +66,8 @@ fn request_body(door: &Rc<Door>, exchange: &Rc<Exchange>, call: &Call, first: &P
     let length = call.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
     let length = length.and_then(|(_, value)| std::str::from_utf8(value).ok()?.trim().parse().ok());
     exchange.push(Packet { body: first.body.clone(), more: true, ..Packet::default() });
-    let room = if call.redirects == Redirects::Show { 0 } else { crate::Limits::default().replay_size_max };
+    let room =
+        if call.redirects == Redirects::Show { RETRY_SIZE_MAX } else { crate::Limits::default().replay_size_max };
     let source = Upload { door: Rc::clone(door), exchange: Rc::clone(exchange), written: 0, ended: false };
     RequestBody::Stream(Replay::new(Box::new(source), room), length)
 }

@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn packets_wait_for_their_subscriber_and_no_longer_than_a_second() {
         let engine = Engine::start("test").unwrap();
-        let mut publisher = Publisher::new(engine.open(&SocketOptions::new(Kind::Xpub)).unwrap().sender);
+        let socket = engine.open(&SocketOptions::new(Kind::Xpub)).unwrap();
+        let mut publisher = Publisher::new(socket.sender);
         let now = Instant::now();
         publisher.publish(now, &"a".into(), "a 1".into());
         publisher.publish(now, &"b".into(), "b 1".into());
@@ -157,7 +158,8 @@ mod tests {
     #[test]
     fn any_prefix_is_a_subscription() {
         let engine = Engine::start("test").unwrap();
-        let mut publisher = Publisher::new(engine.open(&SocketOptions::new(Kind::Xpub)).unwrap().sender);
+        let socket = engine.open(&SocketOptions::new(Kind::Xpub)).unwrap();
+        let mut publisher = Publisher::new(socket.sender);
         for prefix in ["a", "abc ", "abd ", "b T1", "bb"] {
             publisher.subscription(&subscription(prefix));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use waft_websocket::frame::CONTROL_MAX;
 use waft_zhttp::{Condition, Encoding, Id, Ids, Kind, Packet, PacketError, Violation};
 use waft_zmq::Message;
 
@@ -75,7 +76,7 @@ pub(crate) fn later(door: &Rc<Door>, message: &Message) {
     for id in packet.ids.as_slice() {
         let found = door.find(&from, &id.id).or_else(|| take_over(door, &from, id));
         match found {
-            Some(exchange) => proceed(door, &exchange, id, &packet),
+            Some(exchange) => proceed(door, &exchange, id, &packet, payload.len()),
             None => stranger(door, &from, id, packet.kind),
         }
     }
@@ -115,8 +116,8 @@ fn stranger(door: &Door, from: &Bytes, id: &Id, kind: Kind) {
     }
 }
 
-/// A packet for an open exchange.
-fn proceed(door: &Rc<Door>, exchange: &Rc<Exchange>, id: &Id, packet: &Packet) {
+/// A packet of `size` bytes for an open exchange.
+fn proceed(door: &Rc<Door>, exchange: &Rc<Exchange>, id: &Id, packet: &Packet, size: usize) {
     if packet.kind.is_end() {
         return door.remove(exchange);
     }
@@ -141,13 +142,37 @@ fn proceed(door: &Rc<Door>, exchange: &Rc<Exchange>, id: &Id, packet: &Packet) {
             exchange.handoff.borrow_mut().get_or_insert_default();
             return;
         }
-        Kind::Data | Kind::Close | Kind::Ping | Kind::Pong => exchange.push(packet.clone()),
+        Kind::Data | Kind::Close | Kind::Ping | Kind::Pong => {
+            let taken = exchange.push(kept_part(packet, size));
+            if !taken {
+                count(&door.counters.violations);
+                tracing::warn!(id = %id.id.escape_ascii(), "Ended an exchange whose client floods it.");
+                return door.fail(exchange, Condition::BadRequest);
+            }
+        }
         _ => {}
     }
     if let Some(kept) = exchange.handoff.take() {
         kept.into_iter().for_each(|packet| door.emit(exchange, packet));
     }
     exchange.wake();
+}
+
+/// What of a packet waits for the task. A small body does not keep a large packet alive.
+fn kept_part(packet: &Packet, size: usize) -> Packet {
+    let most = if packet.kind == Kind::Data { usize::MAX } else { CONTROL_MAX };
+    let body = packet.body.slice(..packet.body.len().min(most));
+    Packet {
+        kind: packet.kind,
+        body: if body.len() < size / 2 { Bytes::copy_from_slice(&body) } else { body },
+        content_type: packet
+            .content_type
+            .as_ref()
+            .map(|kind| Bytes::from_static(if kind == "binary" { b"binary" } else { b"text" })),
+        code: packet.code,
+        more: packet.more,
+        ..Packet::default()
+    }
 }
 
 /// The first packet of a new owner after a hand-over: the exchange answers to it from now on.
