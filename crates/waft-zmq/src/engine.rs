@@ -1,6 +1,6 @@
 //! The thread that runs libzmq.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -43,7 +43,10 @@ impl Engine {
     pub fn open(&self, options: &SocketOptions) -> Result<Opened, Error> {
         let (socket, endpoints) = socket::open(&self.context, options)?;
         let (queues, opened) = socket::opened(Queues::new(options.queue_max, Arc::clone(&self.wake)), endpoints);
-        lock(&self.adopted).push(Owned { socket, queues, can_receive: options.kind.can_receive(), stuck: false });
+        let fd = socket.get_fd()?;
+        let can_receive = options.kind.can_receive();
+        let owned = Owned { socket, fd, queues, can_receive, reading: false, stuck: false, recheck: true };
+        lock(&self.adopted).push(owned);
         self.wake.wake();
         Ok(opened)
     }
@@ -98,10 +101,16 @@ impl Wake {
 
 struct Owned {
     socket: zmq::Socket,
+    /// Readable when libzmq has something to do for the socket.
+    fd: RawFd,
     queues: Arc<Queues>,
     can_receive: bool,
+    /// The last turn read from it.
+    reading: bool,
     /// The last send would have blocked.
     stuck: bool,
+    /// Its descriptor may have been emptied by a call that looked for something else.
+    recheck: bool,
 }
 
 impl std::fmt::Debug for Owned {
@@ -124,6 +133,7 @@ impl Loop {
             self.sockets.iter_mut().for_each(Owned::flush);
             // After the flush, so that what was queued before the closing still leaves.
             self.sockets.retain(|owned| !owned.queues.closed.load(Ordering::Acquire));
+            self.sockets.iter_mut().for_each(Owned::turn);
             if let Err(error) = self.poll() {
                 tracing::error!(%error, "Polling ZeroMQ sockets failed.");
                 break;
@@ -137,37 +147,46 @@ impl Loop {
         }
     }
 
+    /// Waits for a wake-up or for one of the sockets.
+    ///
+    /// The descriptors are polled instead of the sockets: a poll of sockets asks each of them twice, at a
+    /// system call each, where one of them alone has news.
     fn poll(&mut self) -> Result<(), zmq::Error> {
         let mut items = Vec::with_capacity(self.sockets.len() + 1);
         items.push(zmq::PollItem::from_fd(self.wake.eventfd.as_raw_fd(), zmq::POLLIN));
-        items.extend(self.sockets.iter().map(|owned| owned.socket.as_poll_item(owned.wanted())));
-        match zmq::poll(&mut items, -1) {
+        items.extend(self.sockets.iter().map(|owned| zmq::PollItem::from_fd(owned.fd, zmq::POLLIN)));
+        let wait = if self.sockets.iter().any(|owned| owned.recheck) { 0 } else { -1 };
+        match zmq::poll(&mut items, wait) {
             Ok(_) | Err(zmq::Error::EINTR) => {}
             Err(error) => return Err(error),
         }
-        let readable: Vec<bool> = items.iter().skip(1).map(zmq::PollItem::is_readable).collect();
-        for (owned, readable) in self.sockets.iter_mut().zip(readable) {
-            owned.stuck = false;
-            if readable {
-                owned.read();
-            }
+        for (owned, item) in self.sockets.iter_mut().zip(items.iter().skip(1)) {
+            owned.recheck |= item.is_readable();
         }
         Ok(())
     }
 }
 
 impl Owned {
-    fn wanted(&self) -> zmq::PollEvents {
-        let reads =
+    /// Does what the socket has for us, if it may have something.
+    fn turn(&mut self) {
+        let reading =
             self.can_receive && !self.queues.paused.load(Ordering::Acquire) && !lock(&self.queues.incoming).stalled;
-        let mut wanted = zmq::PollEvents::empty();
-        if reads {
-            wanted |= zmq::POLLIN;
+        let resumed = reading && !std::mem::replace(&mut self.reading, reading);
+        if !std::mem::take(&mut self.recheck) && !resumed {
+            return;
         }
-        if self.stuck {
-            wanted |= zmq::POLLOUT;
+        if self.stuck || !reading {
+            // Asking for the events also empties the descriptor.
+            let writable = self.socket.get_events().is_ok_and(|events| events.contains(zmq::POLLOUT));
+            if self.stuck && writable {
+                self.stuck = false;
+                self.recheck = true;
+            }
         }
-        wanted
+        if reading {
+            self.read();
+        }
     }
 
     fn read(&mut self) {
@@ -178,6 +197,7 @@ impl Owned {
                 Err(_) => break,
             }
         }
+        self.recheck |= batch.len() == BATCH_MAX;
         // Over-long messages were read to their end, they are dropped here.
         batch.retain(|message| message.frames.len() <= FRAMES_MAX);
         if batch.is_empty() {
@@ -193,6 +213,8 @@ impl Owned {
     fn flush(&mut self) {
         // A short critical section: senders must not wait for libzmq.
         let mut waiting = std::mem::take(&mut *lock(&self.queues.outgoing));
+        // Sending takes in news for reading too.
+        self.recheck |= !waiting.is_empty();
         while let Some(message) = waiting.pop_front() {
             match send(&self.socket, &message) {
                 Ok(()) => {}
