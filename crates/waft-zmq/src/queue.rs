@@ -44,6 +44,14 @@ pub struct Sender {
 impl Sender {
     /// Queues a message; never blocks.
     pub fn send(&self, message: Message) -> Result<(), SendError> {
+        self.queue(message)?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Queues a message that leaves after the next [`Sender::flush`] at the latest. One flush for many messages
+    /// saves a switch of threads for each.
+    pub fn queue(&self, message: Message) -> Result<(), SendError> {
         if self.queues.closed.load(Ordering::Acquire) {
             return Err(SendError::Closed);
         }
@@ -54,8 +62,12 @@ impl Sender {
             }
             outgoing.push_back(message);
         }
-        self.queues.wake.wake();
         Ok(())
+    }
+
+    /// Lets queued messages leave.
+    pub fn flush(&self) {
+        self.queues.wake.wake();
     }
 }
 

@@ -18,7 +18,7 @@ use crate::target::{Host, canonical};
 
 impl Inner {
     /// Where a call's connection leads, after the policy has judged all that can be judged without a lookup.
-    pub(super) fn place(&self, call: &Call, http1_only: bool) -> Result<Place, CallError> {
+    pub(super) fn place(&self, call: &Call, http1_only: bool) -> Result<Box<Place>, CallError> {
         let target = &call.target;
         enforce(call, target, call.policy.check_target(target))?;
         if let Some((host, port)) = &call.connect {
@@ -35,7 +35,7 @@ impl Inner {
             Profile::Hardened { .. } => 1,
             Profile::Zurl { .. } => 2,
         };
-        Ok(Place { host, port, tls, policy })
+        Ok(Box::new(Place { host, port, tls, policy }))
     }
 
     /// Whether a connection that was made before may serve the call by today's rules.

@@ -123,8 +123,10 @@ impl Client {
         self.inner.place(call, false).map(|_place| ())
     }
 
-    /// Makes a call, following redirects as it says. Dropping the future ends it.
-    pub async fn call(&self, mut call: Call) -> Result<Response, CallError> {
+    /// Makes a call, following redirects as it says. Dropping the future ends it. A boxed call makes for a
+    /// smaller future.
+    pub async fn call(&self, call: impl Into<Box<Call>>) -> Result<Response, CallError> {
+        let mut call = call.into();
         let mut hops = 0;
         loop {
             let response = self.inner.hop(&call).await?;
@@ -140,7 +142,8 @@ impl Client {
     }
 
     /// Opens a WebSocket, following redirects as the call says.
-    pub async fn websocket(&self, mut call: Call) -> Result<Answer, CallError> {
+    pub async fn websocket(&self, call: impl Into<Box<Call>>) -> Result<Answer, CallError> {
+        let mut call = call.into();
         let mut hops = 0;
         loop {
             let response = match self.inner.open(&call).await? {

@@ -29,7 +29,7 @@ impl Inner {
         if place.tls.is_some() {
             let shared = self.pool.borrow_mut().shared(&place, &self.limits, now);
             if let Some(shared) = shared.filter(|shared| Self::may_reuse(call, &place, shared.address)) {
-                return self.hop_http2(call, shared).await;
+                return Box::pin(self.hop_http2(call, shared)).await;
             }
         }
         let resting = self.pool.borrow_mut().take(&place, &self.limits, now);
@@ -45,10 +45,10 @@ impl Inner {
         }
         let (stream, address) = Box::pin(self.connect(call, &place)).await?;
         if stream.is_http2() {
-            let sender = http2::start(stream, self.limits.head_size_max).await?;
+            let sender = Box::pin(http2::start(stream, self.limits.head_size_max)).await?;
             let shared = Shared { sender, address, opened: now };
-            self.pool.borrow_mut().share(place, shared.clone());
-            return self.hop_http2(call, shared).await;
+            self.pool.borrow_mut().share(*place, shared.clone());
+            return Box::pin(self.hop_http2(call, shared)).await;
         }
         self.hop_http1(call, place, stream, address).await
     }
@@ -56,7 +56,7 @@ impl Inner {
     async fn hop_http1(
         self: &Rc<Self>,
         call: &Call,
-        place: Place,
+        place: Box<Place>,
         stream: Stream,
         address: SocketAddr,
     ) -> Result<Response, CallError> {

@@ -55,7 +55,7 @@ enum Source {
 #[derive(Debug)]
 struct Home {
     inner: Rc<Inner>,
-    place: Place,
+    place: Box<Place>,
     address: SocketAddr,
     opened: Instant,
 }
@@ -64,7 +64,7 @@ impl Response {
     pub(super) fn http1(
         inner: &Rc<Inner>,
         call: &Call,
-        place: Place,
+        place: Box<Place>,
         address: SocketAddr,
         opened: Instant,
         head: ResponseHead,
@@ -185,7 +185,7 @@ impl ResponseBody {
         let (Source::Http1(exchange), Some(home)) = (source, self.home.take()) else { return };
         if let Some(stream) = exchange.into_reusable() {
             let resting = Resting { stream, address: home.address, opened: home.opened, since: Instant::now() };
-            home.inner.pool.borrow_mut().put(home.place, resting, &home.inner.limits);
+            home.inner.pool.borrow_mut().put(*home.place, resting, &home.inner.limits);
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Door {
     pub(crate) ended: Notify,
     pub(crate) publisher: RefCell<Option<Publisher>>,
     replies: Option<Sender>,
+    unflushed: Cell<bool>,
+    flush_wanted: Notify,
     exchanges: RefCell<Slab<Rc<Exchange>>>,
     /// By id, then client: two clients may use the same id.
     by_id: RefCell<HashMap<Bytes, Vec<(Bytes, usize)>>>,
@@ -71,6 +73,8 @@ impl Door {
             ended: Notify::new(),
             publisher: RefCell::new(publisher),
             replies,
+            unflushed: Cell::new(false),
+            flush_wanted: Notify::new(),
             exchanges: RefCell::default(),
             by_id: RefCell::default(),
             deadlines: RefCell::default(),
@@ -208,15 +212,42 @@ impl Door {
 
     pub(crate) fn reply(&self, message: Message) {
         if let Some(replies) = &self.replies
-            && let Err(error) = replies.send(message)
+            && let Err(error) = replies.queue(message)
         {
             tracing::warn!(%error, "Dropped a reply.");
         }
+        self.flush_soon();
     }
 
     fn publish(&self, now: Instant, to: &Bytes, frame: Bytes) {
         if let Some(publisher) = self.publisher.borrow_mut().as_mut() {
             publisher.publish(now, to, frame);
+        }
+        self.flush_soon();
+    }
+
+    /// Asks for a flush once the tasks that are ready now have had their turn.
+    pub(crate) fn flush_soon(&self) {
+        if !self.unflushed.replace(true) {
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Waits until a flush is wanted.
+    pub(crate) async fn flush_wanted(&self) {
+        self.flush_wanted.notified().await;
+    }
+
+    /// Lets the packets of all tasks leave together.
+    pub(crate) fn flush(&self) {
+        if !self.unflushed.take() {
+            return;
+        }
+        if let Some(publisher) = self.publisher.borrow().as_ref() {
+            publisher.flush();
+        }
+        if let Some(replies) = &self.replies {
+            replies.flush();
         }
     }
 

@@ -16,22 +16,21 @@ use crate::{BodySource, Call, CallError, Redirects, Replay, RequestBody, Respons
 /// Bytes of an upload that can be sent again when a pooled connection turns out to be closed.
 const RETRY_SIZE_MAX: usize = 16_384;
 
-/// Makes the call that `first` asks for and sends its response in packets.
-pub(crate) async fn run(door: Rc<Door>, exchange: Rc<Exchange>, mut call: Call, first: Packet) {
-    call.body = request_body(&door, &exchange, &call, &first);
-    let stream = first.stream && exchange.envelope.is_none();
-    let max_size = first.max_size.unwrap_or(door.config.collected_size_max);
-    drop(first);
+/// Makes a call and sends its response in packets: as it comes if it is to be streamed, or whole if it is
+/// no larger than `max_size`.
+///
+/// Thousands of calls may wait for slow receivers, so the future holds no more than it must.
+pub(crate) async fn run(door: Rc<Door>, exchange: Rc<Exchange>, call: Box<Call>, stream: bool, max_size: u64) {
     let outcome = match door.client.call(call).await {
         Err(error) => Err(error),
         Ok(response) => {
             exchange.active_at.set(Instant::now());
             if exchange.is_silent() {
-                discard(&exchange, response).await
+                Box::pin(discard(&exchange, response)).await
             } else if stream {
-                send_streamed(&door, &exchange, response).await
+                Box::pin(send_streamed(&door, &exchange, response)).await
             } else {
-                match collect(&exchange, response, max_size).await {
+                match Box::pin(collect(&exchange, response, max_size)).await {
                     Ok(Some(packet)) => {
                         log_out(&exchange, &packet);
                         door.emit(&exchange, packet);
@@ -59,7 +58,8 @@ pub(crate) fn log_failure(exchange: &Exchange, error: &CallError) {
     tracing::debug!(%id, %error, cause, "A call failed.");
 }
 
-fn request_body(door: &Rc<Door>, exchange: &Rc<Exchange>, call: &Call, first: &Packet) -> RequestBody {
+/// The body that a first packet begins.
+pub(crate) fn request_body(door: &Rc<Door>, exchange: &Rc<Exchange>, call: &Call, first: &Packet) -> RequestBody {
     if !first.more {
         return RequestBody::Whole(first.body.clone());
     }

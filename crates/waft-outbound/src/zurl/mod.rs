@@ -121,6 +121,13 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
     let client = Client::new(limits, config.lookup);
     let door = Rc::new(Door::new(config, client, publish.map(Publisher::new), replies));
     let mut inbox = Inbox { first, later, subscriptions, requests, waiting: VecDeque::new(), batch: Vec::new() };
+    let flusher = Rc::clone(&door);
+    tokio::task::spawn_local(async move {
+        loop {
+            flusher.flush_wanted().await;
+            flusher.flush();
+        }
+    });
     tracing::info!("started");
     let mut swept = Instant::now();
     loop {
@@ -145,6 +152,7 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
     }
     report(&door);
     door.close();
+    door.flush();
     Ok(())
 }
 
@@ -210,6 +218,7 @@ impl Inbox {
                     if let Some(publisher) = door.publisher.borrow_mut().as_mut() {
                         publisher.subscription(&message);
                     }
+                    door.flush_soon();
                 }
                 Source::First | Source::Request => self.waiting.push_back((source, message)),
             }

@@ -38,7 +38,7 @@ impl Publisher {
         Self { sender, subscriptions: BTreeSet::new(), waiting: VecDeque::new(), waiting_size: 0, dropped: 0 }
     }
 
-    /// Publishes a frame that begins with the address and a blank.
+    /// Publishes a frame that begins with the address and a blank; it leaves with the next flush.
     pub(crate) fn publish(&mut self, now: Instant, address: &Bytes, frame: Bytes) {
         if self.is_subscribed(&frame) {
             return self.send(frame);
@@ -48,6 +48,11 @@ impl Publisher {
         while self.waiting.len() > WAITING_MAX || self.waiting_size > WAITING_SIZE_MAX {
             self.drop_oldest();
         }
+    }
+
+    /// Lets what was published leave.
+    pub(crate) fn flush(&self) {
+        self.sender.flush();
     }
 
     /// Takes a message of the XPUB socket: a byte 1 or 0 and the prefix.
@@ -118,7 +123,7 @@ impl Publisher {
     }
 
     fn send(&mut self, frame: Bytes) {
-        if let Err(error) = self.sender.send(Message::single(frame)) {
+        if let Err(error) = self.sender.queue(Message::single(frame)) {
             self.dropped += 1;
             tracing::warn!(%error, "Dropped a packet.");
         }

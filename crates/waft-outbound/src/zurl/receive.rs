@@ -241,11 +241,15 @@ fn begin(door: &Rc<Door>, packet: Packet, encoding: Encoding, envelope: Option<V
     match call {
         Err(condition) => door.fail(&exchange, condition),
         Ok(call) if websocket => spawn(&exchange, websocket::run(Rc::clone(door), Rc::clone(&exchange), call)),
-        Ok(call) => {
+        Ok(mut call) => {
             if !is_reply {
                 acknowledge(door, &exchange, packet.more);
             }
-            spawn(&exchange, http::run(Rc::clone(door), Rc::clone(&exchange), call, packet));
+            call.body = http::request_body(door, &exchange, &call, &packet);
+            let max_size = packet.max_size.unwrap_or(door.config.collected_size_max);
+            let stream = packet.stream && !is_reply;
+            let task = http::run(Rc::clone(door), Rc::clone(&exchange), Box::new(call), stream, max_size);
+            spawn(&exchange, task);
         }
     }
 }
