@@ -12,7 +12,7 @@ use crate::queue::{Message, Queues, lock};
 use crate::socket::{self, Error, Opened, SocketOptions};
 
 /// Messages read from one socket before the others get their turn.
-const BATCH_MAX: usize = 256;
+pub(crate) const BATCH_MAX: usize = 256;
 
 /// Frames in one message. ZHTTP needs three, deep ROUTER chains a few more.
 const FRAMES_MAX: usize = 32;
@@ -242,7 +242,7 @@ impl Owned {
     }
 }
 
-fn receive(socket: &zmq::Socket) -> Result<Message, zmq::Error> {
+pub(crate) fn receive(socket: &zmq::Socket) -> Result<Message, zmq::Error> {
     let mut frames = Vec::with_capacity(3);
     loop {
         let frame = socket.recv_msg(zmq::DONTWAIT)?;
@@ -260,7 +260,7 @@ fn receive(socket: &zmq::Socket) -> Result<Message, zmq::Error> {
     }
 }
 
-fn send(socket: &zmq::Socket, message: &Message) -> Result<(), zmq::Error> {
+pub(crate) fn send(socket: &zmq::Socket, message: &Message) -> Result<(), zmq::Error> {
     let mut frames = message.frames.iter().peekable();
     while let Some(frame) = frames.next() {
         let more = if frames.peek().is_some() { zmq::SNDMORE } else { 0 };

@@ -5,6 +5,8 @@
 //! batch. Both directions are bounded; a full receive queue stops the reading of that socket, so that
 //! ZeroMQ's own back pressure reaches the peers.
 //!
+//! A program whose work is all on one thread uses a [`LocalContext`] instead, and saves the hand-over.
+//!
 //! What it deliberately lacks: any protocol inside the messages.
 //!
 //! ```
@@ -23,9 +25,11 @@
 //! ```
 
 mod engine;
+mod local;
 mod queue;
 mod socket;
 
 pub use engine::Engine;
+pub use local::{LocalContext, LocalOpened, LocalReceiver, LocalSender};
 pub use queue::{Message, Receiver, SendError, Sender};
 pub use socket::{Error, Kind, Opened, SocketOptions};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::Notify;
 use waft_zhttp::{Condition, Due, Encoding, IDS_MAX, Id, Ids, Kind, Packet};
-use waft_zmq::{Message, Sender};
+use waft_zmq::{LocalSender, Message};
 
 use super::conf::Config;
 use super::exchange::Exchange;
@@ -30,7 +30,7 @@ pub(crate) struct Door {
     /// Told when an exchange ends.
     pub(crate) ended: Notify,
     pub(crate) publisher: RefCell<Option<Publisher>>,
-    replies: Option<Sender>,
+    replies: Option<LocalSender>,
     unflushed: Cell<bool>,
     flush_wanted: Notify,
     exchanges: RefCell<Slab<Rc<Exchange>>>,
@@ -62,7 +62,12 @@ pub(crate) fn count(counter: &Cell<u64>) {
 }
 
 impl Door {
-    pub(crate) fn new(config: Config, client: Client, publisher: Option<Publisher>, replies: Option<Sender>) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        client: Client,
+        publisher: Option<Publisher>,
+        replies: Option<LocalSender>,
+    ) -> Self {
         Self {
             client,
             policy: Arc::new(config.policy.clone()),

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use waft_zmq::{Engine, Kind, Message, Opened, Receiver, Sender, SocketOptions};
+use waft_zmq::{Kind, LocalContext, LocalOpened, LocalReceiver, LocalSender, Message, SocketOptions};
 
 pub use self::cli::main;
 pub use self::conf::{Config, ConfigError};
@@ -45,27 +45,27 @@ pub enum RunError {
 ///
 /// Runs on the calling thread, with a runtime of its own.
 pub fn run(config: Config) -> Result<(), RunError> {
-    let engine = Engine::start("waft-zmq")?;
-    let sockets = Sockets::open(&engine, &config)?;
+    // Dropped after everything else: it waits until the last packets have left.
+    let context = LocalContext::new();
+    let sockets = Sockets::open(&context, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let result = local.block_on(&runtime, serve(config, sockets));
-    // Dropped before the engine, so that the last packets leave.
+    // The tasks hold sockets, too.
     drop(local);
-    drop(engine);
     result
 }
 
 #[derive(Default)]
 struct Sockets {
-    first: Option<Opened>,
-    later: Option<Opened>,
-    out: Option<Opened>,
-    requests: Option<Opened>,
+    first: Option<LocalOpened>,
+    later: Option<LocalOpened>,
+    out: Option<LocalOpened>,
+    requests: Option<LocalOpened>,
 }
 
 impl Sockets {
-    fn open(engine: &Engine, config: &Config) -> Result<Self, waft_zmq::Error> {
+    fn open(context: &LocalContext, config: &Config) -> Result<Self, waft_zmq::Error> {
         let open = |kind, specs: &[String]| {
             if specs.is_empty() {
                 return Ok(None);
@@ -76,7 +76,7 @@ impl Sockets {
             options.receive_hwm = config.in_hwm;
             options.send_hwm = config.out_hwm;
             options.identity = (kind == Kind::Dealer).then(|| config.instance_id.clone());
-            engine.open(&options).map(Some)
+            context.open(&options).map(Some)
         };
         Ok(Self {
             first: open(Kind::Pull, &config.in_spec)?,
@@ -89,10 +89,10 @@ impl Sockets {
 
 /// What is read, and what was read but has no room yet.
 struct Inbox {
-    first: Option<Receiver>,
-    later: Option<Receiver>,
-    subscriptions: Option<Receiver>,
-    requests: Option<Receiver>,
+    first: Option<LocalReceiver>,
+    later: Option<LocalReceiver>,
+    subscriptions: Option<LocalReceiver>,
+    requests: Option<LocalReceiver>,
     waiting: VecDeque<(Source, Message)>,
     batch: Vec<Message>,
 }
@@ -112,9 +112,10 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
         frame_size_max: config.buffer_size,
         ..Limits::default()
     };
-    let split =
-        |opened: Option<Opened>| opened.map_or((None, None), |opened| (Some(opened.sender), Some(opened.receiver)));
-    let (publish, subscriptions): (Option<Sender>, _) = split(sockets.out);
+    let split = |opened: Option<LocalOpened>| {
+        opened.map_or((None, None), |opened| (Some(opened.sender), Some(opened.receiver)))
+    };
+    let (publish, subscriptions): (Option<LocalSender>, _) = split(sockets.out);
     let (replies, requests) = split(sockets.requests);
     let (_, first) = split(sockets.first);
     let (_, later) = split(sockets.later);
@@ -188,7 +189,7 @@ impl Stop {
 impl Inbox {
     /// Waits until one of the sockets has messages, which are then in `batch`.
     async fn receive(&mut self) -> Option<Source> {
-        async fn next(receiver: &mut Option<Receiver>, batch: &mut Vec<Message>) -> bool {
+        async fn next(receiver: &mut Option<LocalReceiver>, batch: &mut Vec<Message>) -> bool {
             match receiver {
                 Some(receiver) => receiver.receive(batch).await,
                 None => std::future::pending().await,

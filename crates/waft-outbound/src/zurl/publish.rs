@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use waft_zmq::{Message, Sender};
+use waft_zmq::{LocalSender, Message};
 
 /// How long a packet waits for its subscriber.
 const WAIT: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const WAITING_SIZE_MAX: usize = 67_108_864;
 
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    sender: Sender,
+    sender: LocalSender,
     subscriptions: BTreeSet<Bytes>,
     waiting: VecDeque<Waiting>,
     waiting_size: usize,
@@ -34,7 +34,7 @@ struct Waiting {
 }
 
 impl Publisher {
-    pub(crate) fn new(sender: Sender) -> Self {
+    pub(crate) fn new(sender: LocalSender) -> Self {
         Self { sender, subscriptions: BTreeSet::new(), waiting: VecDeque::new(), waiting_size: 0, dropped: 0 }
     }
 
@@ -132,7 +132,7 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
-    use waft_zmq::{Engine, Kind, SocketOptions};
+    use waft_zmq::{Kind, LocalContext, SocketOptions};
 
     use super::*;
 
@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn packets_wait_for_their_subscriber_and_no_longer_than_a_second() {
-        let engine = Engine::start("test").unwrap();
-        let socket = engine.open(&SocketOptions::new(Kind::Xpub)).unwrap();
+        let context = LocalContext::new();
+        let socket = context.open(&SocketOptions::new(Kind::Xpub)).unwrap();
         let mut publisher = Publisher::new(socket.sender);
         let now = Instant::now();
         publisher.publish(now, &"a".into(), "a 1".into());
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn any_prefix_is_a_subscription() {
-        let engine = Engine::start("test").unwrap();
-        let socket = engine.open(&SocketOptions::new(Kind::Xpub)).unwrap();
+        let context = LocalContext::new();
+        let socket = context.open(&SocketOptions::new(Kind::Xpub)).unwrap();
         let mut publisher = Publisher::new(socket.sender);
         for prefix in ["a", "abc ", "abd ", "b T1", "bb"] {
             publisher.subscription(&subscription(prefix));
