@@ -9,6 +9,9 @@ import struct
 import threading
 
 
+BOMB = gzip.compress(bytes(20_000_000))
+
+
 class Backend:
     def __init__(self, wrap=None):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -111,9 +114,9 @@ class Backend:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")
         return False
 
-    def do_hang(self, connection, *_):
+    def do_hang(self, connection, _, argument, record):
         connection.recv(1)
-        self.lost.append("hang")
+        self.lost.append(argument or "hang")
         return False
 
     def do_head_then_wait(self, connection, *_):
@@ -126,7 +129,7 @@ class Backend:
         return self.reply(connection, 200, gzip.compress(b"plain text" * 100), "Content-Encoding: gzip\r\n")
 
     def do_bomb(self, connection, *_):
-        return self.reply(connection, 200, gzip.compress(bytes(200_000_000), 9), "Content-Encoding: gzip\r\n")
+        return self.reply(connection, 200, BOMB, "Content-Encoding: gzip\r\n")
 
     def do_redirect(self, connection, _, argument, record):
         left = int(argument)

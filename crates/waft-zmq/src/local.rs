@@ -44,6 +44,8 @@ pub struct LocalReceiver {
     ready: Option<AsyncFd<RawFd>>,
     inner: Rc<Inner>,
     paused: Cell<bool>,
+    /// Nothing is there until the descriptor or a send tells of news: a look would cost a system call.
+    drained: bool,
 }
 
 struct Inner {
@@ -67,7 +69,7 @@ impl LocalContext {
         let inner = Inner { socket, outgoing: RefCell::default(), queue_max: options.queue_max, poked: Notify::new() };
         let inner = Rc::new(inner);
         let sender = LocalSender { inner: Rc::clone(&inner) };
-        let receiver = LocalReceiver { ready: None, inner, paused: Cell::new(false) };
+        let receiver = LocalReceiver { ready: None, inner, paused: Cell::new(false), drained: false };
         Ok(LocalOpened { sender, receiver, endpoints })
     }
 }
@@ -120,18 +122,21 @@ impl LocalSender {
 }
 
 impl LocalReceiver {
-    /// Waits for messages and appends what is there to `batch`. False when the socket has failed. Nothing is
+    /// Waits for messages and appends what is there to `batch`, which is empty at first. False when the socket has failed. Nothing is
     /// lost when the future is dropped.
     pub async fn receive(&mut self, batch: &mut Vec<Message>) -> bool {
         if self.paused.get() {
             return std::future::pending().await;
         }
         loop {
-            let mut left = BATCH_MAX;
+            let mut left = if self.drained { 0 } else { BATCH_MAX };
             while left > 0 {
                 match receive(&self.inner.socket) {
                     Ok(message) => batch.push(message),
-                    Err(zmq::Error::EAGAIN) => break,
+                    Err(zmq::Error::EAGAIN) => {
+                        self.drained = true;
+                        break;
+                    }
                     Err(error) => {
                         tracing::error!(%error, "Reading a ZeroMQ socket failed.");
                         return false;
@@ -139,7 +144,7 @@ impl LocalReceiver {
                 }
                 left -= 1;
             }
-            if left < BATCH_MAX {
+            if !batch.is_empty() {
                 return true;
             }
             // The queue was seen empty with nothing left to be taken in, so that news will show from here on.
@@ -161,6 +166,7 @@ impl LocalReceiver {
                     Err(_) => return false,
                 }
             }
+            self.drained = false;
         }
     }
 
