@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 /// Where the configuration comes from.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ConfigArgs {
-    /// Configuration file: waft.toml, or a pushpin.conf. Without one the embedded defaults count.
+    /// Configuration file: waft.toml, a pushpin.conf, or a zurl.conf. Without one the embedded defaults count.
     #[arg(short, long, env = "WAFT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key, over file and environment: `--set server.listen=8080`.
@@ -62,6 +62,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         None => {
             let file = cli.config.config.clone();
+            if let Some(path) = file.as_deref().filter(|path| is_zurl(path)) {
+                return Ok(waft_outbound::zurl::main([format!("--config={}", path.display())]));
+            }
             let config = cli.config;
             serve::run(&Configuration { file, load: Box::new(move || config.load()) })
         }
@@ -86,6 +89,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Whether a configuration is that of an egress daemon: it is called zurl.conf.
+fn is_zurl(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "zurl.conf")
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

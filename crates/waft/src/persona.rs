@@ -18,6 +18,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let name = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or("waft");
     match name {
         "pushpin" => pushpin(args),
+        "zurl" => Ok(waft_outbound::zurl::main(args)),
         "pushpin-publish" => publish::command(publish::Args::parse()),
         _ => cli::run(Cli::parse()),
     }
