@@ -40,7 +40,7 @@ pub use head::Head;
 pub use port::free_port;
 pub use process::{Process, descriptors, resident_bytes};
 pub use script::{Finished, Script, chromium, node, program, python, waft, workspace_root};
-pub use server::{Server, metric_sum};
+pub use server::{Server, metric_sum, waft_binary};
 pub use setup::Setup;
 pub use target::{Arrivals, Gate, Reply, Request, Target};
 pub use wait::{DEADLINE, eventually};

@@ -263,7 +263,7 @@ fn start_waft(config: &Path) -> Process {
 }
 
 /// The path of the waft program: `WAFT_BIN`, or the one cargo builds in the directory this test was built in.
-pub(crate) fn waft_binary() -> PathBuf {
+pub fn waft_binary() -> PathBuf {
     if let Some(path) = env::var_os("WAFT_BIN") {
         return path.into();
     }
