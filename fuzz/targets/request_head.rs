@@ -9,10 +9,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Parsed::Complete { head, consumed }) = parse_request(input, &limits) else { return };
     // The same head is read however much follows it, and not before its last byte.
     assert!(matches!(parse_request(&input[..consumed - 1], &limits), Ok(Parsed::Partial)));
-    assert_eq!(
-        parse_request(&input[..consumed], &limits),
-        Ok(Parsed::Complete { head: head.clone(), consumed })
-    );
+    assert_eq!(parse_request(&input[..consumed], &limits), Ok(Parsed::Complete { head: head.clone(), consumed }));
     let _ = (head.host(), head.query(), head.keep_alive(), head.expects_continue(), head.upgrade());
     // Written again, it is the same to any reader.
     let fields: Fields = head.fields().collect();

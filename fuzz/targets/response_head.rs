@@ -9,10 +9,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Parsed::Complete { head, consumed }) = parse_response(input, &limits) else { return };
     assert!((100..=999).contains(&head.status()));
     assert!(matches!(parse_response(&input[..consumed - 1], &limits), Ok(Parsed::Partial)));
-    assert_eq!(
-        parse_response(&input[..consumed], &limits),
-        Ok(Parsed::Complete { head: head.clone(), consumed })
-    );
+    assert_eq!(parse_response(&input[..consumed], &limits), Ok(Parsed::Complete { head: head.clone(), consumed }));
     for method in ["GET", "HEAD", "CONNECT"] {
         let _ = head.framing(method);
     }

@@ -22,7 +22,8 @@ fuzz_target!(|input: &[u8]| {
     for encoding in [None, Some("hex")] {
         let mut meta = vec![("id_format".to_owned(), template.clone()), ("user".to_owned(), "ann".to_owned())];
         meta.extend(encoding.map(|encoding| ("id_encoding".to_owned(), encoding.to_owned())));
-        let channels = [ChannelPosition { name: "a", prev_id: Some("7") }, ChannelPosition { name: "b", prev_id: None }];
+        let channels =
+            [ChannelPosition { name: "a", prev_id: Some("7") }, ChannelPosition { name: "b", prev_id: None }];
         let context = Context { sub_meta: &meta, pub_meta: &meta, channels: &channels };
         if let Ok(start) = BuildId::new(&context) {
             let whole = build(&start, content, content.len().max(1));

@@ -8,9 +8,7 @@ pub(crate) fn rows(page: &str) -> impl Iterator<Item = Vec<String>> {
     let rows: Vec<Vec<String>> = lines
         .iter()
         .enumerate()
-        .filter(|(number, line)| {
-            line.starts_with('|') && !is_rule(Some(*line)) && !is_rule(lines.get(number + 1))
-        })
+        .filter(|(number, line)| line.starts_with('|') && !is_rule(Some(*line)) && !is_rule(lines.get(number + 1)))
         .map(|(_, line)| cells(line))
         .collect();
     rows.into_iter()
@@ -42,7 +40,8 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
         let language = words.next().unwrap_or_default().to_owned();
         let marks = words.filter_map(|word| word.split_once('=')).map(|(name, value)| (name.into(), value.into()));
         let marks = marks.collect();
-        let text = lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n");
+        let text =
+            lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n");
         blocks.push(Block { language, marks, text });
     }
     blocks
@@ -52,6 +51,9 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
 fn blocks_and_rows_are_found() {
     let page = "# a\n```sh name=x\none\ntwo\n```\ntext\n```text\nthree\n```\n| a | b |\n|---|---|\n| `c` | d |\n";
     let found = blocks(page);
-    assert_eq!((found[0].text.as_str(), found[0].mark("name"), found[1].text.as_str()), ("one\ntwo\n", Some("x"), "three\n"));
+    assert_eq!(
+        (found[0].text.as_str(), found[0].mark("name"), found[1].text.as_str()),
+        ("one\ntwo\n", Some("x"), "three\n")
+    );
     assert_eq!(rows(page).collect::<Vec<_>>(), [["`c`", "d"]]);
 }

@@ -80,9 +80,8 @@ fn names(metadata: &Value) -> BTreeMap<&str, &str> {
 
 /// The direct dependencies of each package, by id; what only tests or build scripts use is left out.
 fn edges(metadata: &Value) -> BTreeMap<&str, Vec<&str>> {
-    let is_normal = |dependency: &&Value| {
-        dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null())
-    };
+    let is_normal =
+        |dependency: &&Value| dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
     let of = |node: &'_ Value| -> Vec<_> {
         let used = node["deps"].as_array().unwrap().iter().filter(is_normal);
         used.map(|dependency| dependency["pkg"].as_str().unwrap().to_owned()).collect()
