@@ -11,8 +11,9 @@ fuzz_target!(|input: &[u8]| {
     assert!(parse_values(input).len() <= pieces.len());
     let _ = (parse_piece(input), parse_params(input));
     for (channel, id) in feature::parse_last([("Grip-Last", input)].into_iter()) {
-        // What was understood can be said again, and is understood alike.
-        if let Some(text) = feature::last(&channel, &id) {
+        // What was understood can be said again, and is understood alike. A name with a quote is written as it is, since
+        // the header has no way to quote names.
+        if let Some(text) = feature::last(&channel, &id).filter(|_| !channel.contains('"')) {
             assert_eq!(feature::parse_last([("Grip-Last", text.as_bytes())].into_iter()), [(channel, id)]);
         }
     }

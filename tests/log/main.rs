@@ -7,7 +7,7 @@
 )]
 
 use serde_json::json;
-use waft_testkit::{Connection, Reply, Server, Setup, Target, waft_only};
+use waft_testkit::{Connection, Gate, Reply, Server, Setup, Target, waft_only};
 
 /// A server whose backend holds event streams and polls, always with the same words.
 fn serve() -> (Target, Server) {
@@ -21,12 +21,16 @@ fn serve() -> (Target, Server) {
             .header("Grip-Channel", "c")
             .body(":open\n\n"),
     });
-    let config = format!(
+    let server = Server::start(native(&target));
+    (target, server)
+}
+
+/// All requests to this target, with waft's own defaults.
+fn native(target: &Target) -> Setup {
+    Setup::native(format!(
         "[server]\nlisten = [\"FRONT\"]\n\n[control]\nlisten = [\"CONTROL\"]\n\n[[route]]\ntargets = [\"{}\"]\n",
         target.address()
-    );
-    let server = Server::start(Setup::native(config));
-    (target, server)
+    ))
 }
 
 fn publish(server: &Server, id: u32) {
@@ -119,4 +123,40 @@ fn nothing_is_lost_between_two_polls() {
     publish(&server, 2);
     assert_eq!(poller.response().body_text(), "item 2");
     keeper.expect_stream(event(2));
+}
+
+/// A backend that sends the second half of a body when the gate opens, with these words about the channel.
+fn serve_in_halves(channel: &'static str) -> (Gate, Target, Server) {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let target = Target::raw(move |mut connection, _| {
+        connection.until(b"\r\n\r\n");
+        connection.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nGrip-Hold: stream\r\nGrip-Channel: {channel}\r\n\
+             Content-Length: 10\r\n\r\n:one\n"
+        ));
+        opened.wait();
+        connection.send(":two\n");
+    });
+    let server = Server::start(native(&target));
+    (gate, target, server)
+}
+
+#[test]
+fn what_was_missed_comes_before_what_is_published_while_the_stream_opens() {
+    waft_only!("Pushpin keeps no log");
+    for channel in ["c", "c; prev-id=1", "c; filter=skip-self"] {
+        let (gate, _target, server) = serve_in_halves(channel);
+        publish(&server, 1);
+        publish(&server, 2);
+        let mut client = server.connect();
+        client.send("GET /events HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 1\r\n\r\n");
+        client.expect_head(200);
+        client.expect_stream(":one\n");
+        publish(&server, 3);
+        gate.open();
+        client.expect_stream(":two\n".to_owned() + &event(2) + &event(3));
+        publish(&server, 4);
+        client.expect_stream(event(4));
+    }
 }

@@ -23,7 +23,7 @@ use crate::payload::put_chunk;
 use crate::relay::{BodyError, ResponseBody};
 use crate::respond::{self, Failure, Frame};
 use crate::shard::Shard;
-use crate::subscribe::{self, Class, Item, Seen, Wanted};
+use crate::subscribe::{self, Class, Seen, Wanted};
 use crate::{deliver, link, update};
 
 /// Does what an instruct asks for. The connection comes back if it can serve another request.
@@ -493,6 +493,13 @@ impl<'a> Opening<'a> {
         if let Some(Hold::Stream(hold)) = shard.held.borrow_mut().get_mut(key) {
             hold.subs = joined.subs.into();
         }
+        let plain = class != Class::Stream;
+        if !plain {
+            // They wait in the place of the hold, before whatever is published from now on.
+            for item in &joined.missed {
+                deliver::to_stream(shard, key, item);
+            }
+        }
         let sent = self.send_body(&mut body, &mut filter).await;
         body.release(shard);
         match sent {
@@ -511,7 +518,6 @@ impl<'a> Opening<'a> {
             self.put(hold::GAP_NOTICE);
         }
         shard.metrics.replayed.add(joined.missed.len() as u64);
-        let plain = class != Class::Stream;
         if plain {
             for item in &joined.missed {
                 if let Some(content) = deliver::plain_content(item) {
@@ -524,7 +530,7 @@ impl<'a> Opening<'a> {
             return self.abandon();
         }
         log(&self.exchange, self.target, instruct.response.code, self.bytes, "accept");
-        self.hand_over(key, if plain { &[] } else { &joined.missed }, joined.conflict);
+        self.hand_over(key, joined.conflict);
         None
     }
 
@@ -561,7 +567,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Hands the connection over to the held set.
-    fn hand_over(self, key: Key, missed: &[Item], conflict: bool) {
+    fn hand_over(self, key: Key, conflict: bool) {
         let Self { shard, mut client, .. } = self;
         let leftover = client.buffer.take_unread(&shard.buffers);
         let now = Instant::now();
@@ -586,9 +592,6 @@ impl<'a> Opening<'a> {
         }
         if !attach(shard, key, client.stream) {
             return;
-        }
-        for item in missed {
-            deliver::to_stream(shard, key, item);
         }
         if conflict {
             update::request(shard, key, update::Urgency::High);

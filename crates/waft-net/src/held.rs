@@ -280,9 +280,10 @@ impl<T> HeldSet<T> {
         slot.and_then(|slot| slot.queue.as_ref()).map_or(0, |queue| queue.bytes)
     }
 
-    /// Since when the client has taken nothing of what waits; none if nothing waits.
+    /// Since when the client has taken nothing of what waits; none if nothing waits, or if the socket is not there yet.
     pub fn stalled_for(&self, key: Key) -> Option<Duration> {
         let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;
+        slot.socket.as_ref()?;
         let queue = slot.queue.as_ref()?;
         Some(Wheel::tick_length() * self.wheel.now().saturating_sub(queue.progress))
     }
