@@ -160,3 +160,30 @@ fn what_was_missed_comes_before_what_is_published_while_the_stream_opens() {
         client.expect_stream(event(4));
     }
 }
+
+#[test]
+fn what_follows_a_gap_goes_through_the_filters_too() {
+    waft_only!("Pushpin tells of no gap");
+    let target = Target::start(|_| {
+        Reply::status("200 OK")
+            .header("Content-Type", "text/event-stream")
+            .header("Grip-Hold", "stream")
+            .header("Grip-Channel", "c; prev-id=gone; filter=skip-self; filter=var-subst")
+            .header("Grip-Set-Meta", "user=ann")
+            .body(":open\n\n")
+    });
+    let server = Server::start(native(&target));
+    let gap = "event: gap\ndata: {\"reason\":\"items-dropped\"}\n\n";
+    for (sender, expected) in [("ann", gap.to_owned()), ("bob", format!("{gap}data: for ann\n\n"))] {
+        let mut client = events(&server, None);
+        server.publish(json!([{
+            "channel": "c",
+            "id": format!("{sender}-2"),
+            "prev-id": format!("{sender}-1"),
+            "no-seq": true,
+            "meta": { "sender": sender },
+            "formats": { "http-stream": { "content": "data: for %(user)s\n\n" } },
+        }]));
+        client.expect_stream(expected);
+    }
+}

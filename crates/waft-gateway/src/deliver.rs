@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tracing::debug;
 use waft_grip::filter::{Context, Filters, Verdict};
-use waft_grip::item::Action;
+use waft_grip::item::{Action, HttpStream};
 use waft_http1::Version;
 use waft_hub::Replay;
 use waft_net::{Key, Wrote};
@@ -321,34 +321,54 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         Action::Hint => return Treatment::Fetch(Urgency::High),
         Action::Refresh => return Treatment::Nothing,
     }
+    let mut gap = false;
     if let Some(position) = &sub.prev_id
         && item.prev_id.as_deref() != Some(&**position)
     {
         shard.gateway.hub.forget_last_id(&item.channel);
         if hold.route.options.log
-            && let Replay::Items(items) = shard.gateway.hub.since_id(&item.channel, position)
+            && let Replay::Items(mut items) = shard.gateway.hub.since_id(&item.channel, position)
             && items.first().is_some_and(|first| first.prev_id.as_deref() == Some(&**position))
         {
+            // What came after this item is on its way by itself.
+            items.retain(|found| found.position.number <= item.position.number);
             return Treatment::Replay(items);
         }
-        if hold.next.is_none() {
-            // Nobody can be asked for what is missing.
-            sub.prev_id = item.id.as_deref().map(Box::from);
-            if hold.is_sse {
-                shard.metrics.gaps_told.add(1);
-                let mut out = BytesMut::from(hold::GAP_NOTICE);
-                out.extend_from_slice(&format.content);
-                return Treatment::Write(hold::framed(hold.line.version, &out));
-            }
+        if hold.next.is_some() {
+            return Treatment::Fetch(Urgency::Low);
+        }
+        // Nobody can be asked for what is missing.
+        if !hold.is_sse {
             return Treatment::Close;
         }
-        return Treatment::Fetch(Urgency::Low);
+        gap = true;
     }
     let filters = sub.filters;
     if sub.prev_id.is_some() {
         // Filters see the position that the listener has with this item.
         sub.prev_id = item.id.as_deref().map(Box::from);
     }
+    drop(listeners);
+    let treatment = content_for(shard, hold, filters, item, format);
+    if !gap {
+        return treatment;
+    }
+    shard.metrics.gaps_told.add(1);
+    let notice = hold::framed(hold.line.version, hold::GAP_NOTICE);
+    match treatment {
+        Treatment::Write(data) => Treatment::Write([notice, data].concat().into()),
+        _ => Treatment::Write(notice),
+    }
+}
+
+/// What a stream with these filters gets of an item that sends something.
+fn content_for(
+    shard: &Shard,
+    hold: &hold::StreamHold,
+    filters: Filters,
+    item: &Item,
+    format: &HttpStream,
+) -> Treatment {
     if let Some(wanted) = &format.content_filters
         && !filters.agrees(wanted)
     {
@@ -356,22 +376,18 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         return Treatment::Fail(format!("filter error: {}", filters.mismatch(wanted)));
     }
     let version = hold.line.version;
-    drop(listeners);
     if filters == Filters::default() {
-        match version {
+        let content = match version {
             Version::Http11 => item.payload.stream_chunk().cloned(),
             Version::Http10 => stream_content(format).cloned(),
-        }
-        .map_or(Treatment::Nothing, Treatment::Write)
-    } else {
-        let filtered =
-            filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content);
-        match filtered {
-            Ok(Some(content)) if content.is_empty() => Treatment::Nothing,
-            Ok(Some(content)) => Treatment::Write(hold::framed(version, &content)),
-            Ok(None) => Treatment::Nothing,
-            Err(error) => Treatment::Fail(error),
-        }
+        };
+        return content.map_or(Treatment::Nothing, Treatment::Write);
+    }
+    match filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content) {
+        Ok(Some(content)) if content.is_empty() => Treatment::Nothing,
+        Ok(Some(content)) => Treatment::Write(hold::framed(version, &content)),
+        Ok(None) => Treatment::Nothing,
+        Err(error) => Treatment::Fail(error),
     }
 }
 
