@@ -66,6 +66,19 @@ fn a_port_that_is_taken_is_told() {
 }
 
 #[test]
+fn a_second_waft_on_the_same_address_is_refused() {
+    waft_only!("Pushpin's text is its own");
+    let server = Server::start(Setup::new().route("* test"));
+    let path = server.directory().join("clients.sock");
+    let own = |listen: &str| format!("[server]\nlisten = [\"{listen}\"]\nshards = 2\n[control]\nlisten = []\n");
+    let started = command("start", &[], &own(&server.address().to_string()));
+    assert!(!started.status.success() && started.output.contains("another program"), "{}", started.output);
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let started = command("start", &[], &own(&format!("unix:{}", path.display())));
+    assert!(!started.status.success() && started.output.contains("another program"), "{}", started.output);
+}
+
+#[test]
 fn the_printed_defaults_are_a_right_configuration() {
     waft_only!("Pushpin has no such command");
     let printed = waft().args(["config", "--print-defaults"]).succeed();

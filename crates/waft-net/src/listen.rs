@@ -91,6 +91,9 @@ pub enum Listener {
 pub fn bind(endpoint: &Endpoint, shards: usize) -> io::Result<(Vec<Listener>, Endpoint)> {
     match endpoint {
         Endpoint::Tcp(addr) => {
+            // Sockets that share a port would share it with another waft of this user as well, unseen: so the port
+            // has to be free for one that does not share.
+            drop(bind_tcp(*addr, false)?);
             let first = bind_tcp(*addr, shards > 1)?;
             let bound = first.local_addr()?;
             let mut listeners = vec![Listener::Tcp(first)];
@@ -128,9 +131,12 @@ fn bind_tcp(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener>
     Ok(socket.into())
 }
 
-/// Removes a socket left by an earlier run, and nothing else.
+/// Removes a socket left by an earlier run, and nothing else: not one that somebody still listens on.
 fn remove_socket(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path),
         Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
