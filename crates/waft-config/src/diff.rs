@@ -46,16 +46,16 @@ impl fmt::Display for Change {
     }
 }
 
-/// Keys that are used up when the process starts.
-const NEEDS_RESTART: [&str; 10] = [
+/// Sections that are used up when the process starts.
+const SECTIONS_NEED_RESTART: [&str; 5] = ["control", "log", "metrics", "stats", "zmq"];
+
+/// Keys of other sections that are used up when the process starts.
+const KEYS_NEED_RESTART: [&str; 7] = [
     "server.listen",
     "server.shards",
-    "control.listen",
-    "control.cert",
-    "control.key",
-    "control.body_max",
-    "control.header_max",
-    "metrics.listen",
+    "limits.queue_items",
+    "limits.queue_bytes",
+    "logging.level",
     "logging.format",
     "logging.file",
 ];
@@ -82,7 +82,8 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
                 value.filter(|_| !SECRET.contains(&what.as_str())).map(ToString::to_string)
             };
             let (old, new) = (show(old), show(new));
-            let needs_restart = section.name == "zmq" || NEEDS_RESTART.contains(&what.as_str());
+            let needs_restart =
+                SECTIONS_NEED_RESTART.contains(&section.name) || KEYS_NEED_RESTART.contains(&what.as_str());
             let effect = if needs_restart { Effect::NeedsRestart } else { Effect::Applied };
             changes.push(Change { what, old, new, effect });
         }
@@ -144,9 +145,10 @@ mod tests {
     #[test]
     fn keys_are_told_with_what_it_takes() {
         check("", "[server]\nshards = 2\n", &["server.shards changed from 0 to 2; needs a restart"]);
-        check("", "[limits]\nqueue_items = 5\n", &["limits.queue_items changed from 1000 to 5"]);
+        check("", "[limits]\nqueue_items = 5\n", &["limits.queue_items changed from 1000 to 5; needs a restart"]);
         check("[zmq]\npull = \"a\"\n", "", &["zmq.pull changed from \"a\" to nothing; needs a restart"]);
-        check("", "[control]\ntoken = \"hush\"\n", &["control.token changed"]);
+        check("", "[limits]\nsubscriptions_max = 5\n", &["limits.subscriptions_max changed from 20 to 5"]);
+        check("", "[control]\ntoken = \"hush\"\n", &["control.token changed; needs a restart"]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ section! {
         cert: Option<PathBuf> = None, as "\"/etc/waft/control.crt\"";
         /// PEM file with the key of that certificate.
         key: Option<PathBuf> = None, as "\"/etc/waft/control.key\"";
-        /// Bytes of one call's body. More is answered with 413.
+        /// Bytes of one call's body. More is answered with 400.
         body_max: ByteSize = ByteSize(1_000_000);
         /// Bytes of one call's head. More is answered with 431.
         header_max: ByteSize = ByteSize(10_000);
@@ -83,7 +83,7 @@ section! {
         queue_items: NonZeroUsize = at_least_one(1000);
         /// Bytes that may wait for a client that reads slowly; then the route's `slow_client` decides.
         queue_bytes: ByteSize = ByteSize(1 << 20);
-        /// Silence, in both directions, after which a connection is closed.
+        /// How long a connection may rest between two requests before it is closed.
         idle_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(1800));
         /// Time in which a client that has bytes waiting must take some of them.
         write_stall_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(60));
