@@ -658,7 +658,12 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
     }
     let deflate = hold.deflate;
     if let Some(schedule) = hold.schedule.as_deref_mut() {
-        dead |= schedule.close_by.is_some_and(|by| by <= now);
+        if let Some(by) = schedule.close_by.as_mut().filter(|by| **by <= now) {
+            // One that has not yet read the close frame cannot answer it; if it reads nothing at all, it is cut off
+            // for that.
+            dead |= !waiting;
+            *by = now + CLOSE_LIMIT;
+        }
         if let Some((message, _, due)) = &mut schedule.keep_alive
             && *due <= now
         {
