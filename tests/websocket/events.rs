@@ -3,11 +3,11 @@
 use waft_testkit::Reply;
 
 /// A response with events.
-pub fn events(body: impl AsRef<[u8]>) -> Reply {
+pub(crate) fn events(body: impl AsRef<[u8]>) -> Reply {
     Reply::status("200 OK").header("Content-Type", "application/websocket-events").body(body)
 }
 
 /// The event of a text message.
-pub fn text(content: &str) -> String {
+pub(crate) fn text(content: &str) -> String {
     format!("TEXT {:X}\r\n{content}\r\n", content.len())
 }

@@ -110,6 +110,8 @@ pub(crate) struct WsHold {
     secure: bool,
 }
 
+const _: () = assert!(size_of::<WsHold>() <= 208, "an idle WebSocket is kept as a small record");
+
 /// Where the messages of a client go.
 #[derive(Debug)]
 enum ToTarget {
@@ -276,11 +278,12 @@ fn read_on(shard: &Rc<Shard>, key: Key) {
 fn is_full(shard: &Shard, key: Key) -> bool {
     let held = shard.held.borrow();
     let full = match held.get(key) {
+        // Answers to its pings wait for the client itself.
+        Some(Hold::Ws(_)) if held.waiting_bytes(key) > WINDOW => true,
         Some(Hold::Ws(hold)) => match &hold.target {
             ToTarget::OverHttp(link) => !hold.close_received && link.session.borrow().client_room() == 0,
             ToTarget::Direct(target) => held.waiting_bytes(*target) > WINDOW,
-            ToTarget::Echo => held.waiting_bytes(key) > WINDOW,
-            ToTarget::Nowhere => false,
+            ToTarget::Echo | ToTarget::Nowhere => false,
         },
         Some(Hold::WsTarget(side)) => held.waiting_bytes(side.client) > WINDOW,
         _ => return true,
@@ -310,18 +313,17 @@ fn resume(shard: &Rc<Shard>, key: Key) {
 
 /// Everything that waited for a connection has been written.
 pub(crate) fn on_drained(shard: &Rc<Shard>, key: Key) {
-    let other = match shard.held.borrow().get(key) {
-        Some(Hold::Ws(hold)) => match &hold.target {
-            ToTarget::Direct(target) => Some(*target),
-            ToTarget::Echo => Some(key),
-            ToTarget::OverHttp(_) | ToTarget::Nowhere => None,
-        },
-        Some(Hold::WsTarget(side)) => Some(side.client),
+    let (own, other) = match shard.held.borrow().get(key) {
+        Some(Hold::Ws(hold)) => (true, hold.target.key()),
+        Some(Hold::WsTarget(side)) => (false, Some(side.client)),
         _ => return,
     };
-    match other {
-        Some(other) => resume(shard, other),
-        None => over_http::pump(shard, key),
+    if let Some(other) = other {
+        resume(shard, other);
+    }
+    if own {
+        resume(shard, key);
+        over_http::pump(shard, key);
     }
 }
 
@@ -648,6 +650,10 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
     let waiting = held.is_waiting(key);
     let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
     let mut dead = false;
+    if hold.paused {
+        // What it answers is not read now, so that its silence means nothing.
+        hold.heard = now;
+    }
     if !hold.close_sent && hold.ping_due().is_some_and(|due| due <= now) {
         dead = hold.pings_unanswered >= UNANSWERED_MAX;
         hold.pings_unanswered = hold.pings_unanswered.saturating_add(1);

@@ -42,6 +42,8 @@ pub(super) struct Link {
     gaps: RefCell<Vec<(String, String)>>,
 }
 
+const _: () = assert!(size_of::<Link>() <= 168, "an idle WebSocket is kept as a small record");
+
 /// An answer to a request.
 #[derive(Debug)]
 pub(super) struct Reply {
