@@ -7,4 +7,8 @@
 )]
 
 mod direct;
+mod events;
+mod outage;
 mod over_http;
+mod rules;
+mod steering;

@@ -3,8 +3,9 @@
 //! A client's WebSocket has no task and no buffer of its own. What it sends is read into the shard's scratch memory
 //! and turned into messages at once; what its target says goes out in one write a turn. The modules in the order of
 //! a connection's life: `handshake` judges the request and asks a target, `over_http` and `direct` are the two ways
-//! to a target, `control` obeys the messages by which a target steers, `channels` has the subscriptions, and
-//! `deliver` brings what is published. This module has the record itself, its reading, writing and timers.
+//! to a target, `control` obeys the messages by which a target steers, `channels` has the subscriptions, `deliver`
+//! brings what is published, and `timers` has what is due at a time. This module has the record itself, and the
+//! reading and writing of its connection.
 
 mod channels;
 mod control;
@@ -12,6 +13,7 @@ mod deliver;
 mod direct;
 mod handshake;
 mod over_http;
+mod timers;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,6 +37,7 @@ use waft_websocket::negotiate::Params;
 use waft_websocket::over_http::{Client, Kind, Options};
 
 use self::over_http::Link;
+use self::timers::{keep_alive_due, put_off_keep_alive, rearm};
 use crate::hold::{self, Hold, Line, Meta, count};
 use crate::shard::{Presence, Shard};
 use crate::subscribe::{self, Sub};
@@ -42,11 +45,10 @@ use crate::subscribe::{self, Sub};
 pub(crate) use self::deliver::deliver;
 pub(crate) use self::direct::{TargetSide, target_gone};
 pub(crate) use self::handshake::{forged, forges_events, serve};
+pub(crate) use self::timers::on_deadline;
 
 /// Content of the pings that waft sends: pongs with it are ours and go no further.
 const PING_CONTENT: &[u8] = b"waft";
-/// Pings without a sign of life in between after which a client counts as lost.
-const UNANSWERED_MAX: u8 = 2;
 /// How long a client may take to answer a close frame before it is cut off.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes that may wait on one side before the other is no longer read.
@@ -109,6 +111,8 @@ pub(crate) struct WsHold {
     close_received: bool,
     secure: bool,
 }
+
+const _: () = assert!(size_of::<WsHold>() <= 208, "an idle WebSocket is kept as a small record");
 
 /// Where the messages of a client go.
 #[derive(Debug)]
@@ -276,11 +280,12 @@ fn read_on(shard: &Rc<Shard>, key: Key) {
 fn is_full(shard: &Shard, key: Key) -> bool {
     let held = shard.held.borrow();
     let full = match held.get(key) {
+        // Answers to its pings wait for the client itself.
+        Some(Hold::Ws(_)) if held.waiting_bytes(key) > WINDOW => true,
         Some(Hold::Ws(hold)) => match &hold.target {
             ToTarget::OverHttp(link) => !hold.close_received && link.session.borrow().client_room() == 0,
             ToTarget::Direct(target) => held.waiting_bytes(*target) > WINDOW,
-            ToTarget::Echo => held.waiting_bytes(key) > WINDOW,
-            ToTarget::Nowhere => false,
+            ToTarget::Echo | ToTarget::Nowhere => false,
         },
         Some(Hold::WsTarget(side)) => held.waiting_bytes(side.client) > WINDOW,
         _ => return true,
@@ -310,18 +315,17 @@ fn resume(shard: &Rc<Shard>, key: Key) {
 
 /// Everything that waited for a connection has been written.
 pub(crate) fn on_drained(shard: &Rc<Shard>, key: Key) {
-    let other = match shard.held.borrow().get(key) {
-        Some(Hold::Ws(hold)) => match &hold.target {
-            ToTarget::Direct(target) => Some(*target),
-            ToTarget::Echo => Some(key),
-            ToTarget::OverHttp(_) | ToTarget::Nowhere => None,
-        },
-        Some(Hold::WsTarget(side)) => Some(side.client),
+    let (own, other) = match shard.held.borrow().get(key) {
+        Some(Hold::Ws(hold)) => (true, hold.target.key()),
+        Some(Hold::WsTarget(side)) => (false, Some(side.client)),
         _ => return,
     };
-    match other {
-        Some(other) => resume(shard, other),
-        None => over_http::pump(shard, key),
+    if let Some(other) = other {
+        resume(shard, other);
+    }
+    if own {
+        resume(shard, key);
+        over_http::pump(shard, key);
     }
 }
 
@@ -595,90 +599,6 @@ pub(crate) fn let_go(shard: &Rc<Shard>, hold: &WsHold) {
         ToTarget::OverHttp(link) => over_http::client_gone(shard, link),
         ToTarget::Echo | ToTarget::Nowhere => {}
     }
-}
-
-/// A frame reached the client: keep-alives that wait for silence wait anew.
-fn put_off_keep_alive(shard: &Shard, key: Key) {
-    let mut held = shard.held.borrow_mut();
-    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
-    let Some(schedule) = hold.schedule.as_deref_mut() else { return };
-    if let Some((message, KeepAliveMode::Idle, due)) = &mut schedule.keep_alive {
-        *due = keep_alive_due(message, Instant::now());
-    }
-}
-
-/// When the next keep-alive is due: a little early, at random, so that a crowd does not stay in step.
-fn keep_alive_due(message: &Scheduled, now: Instant) -> Instant {
-    let early = Duration::from_millis(fastrand::u64(0..1000));
-    now + Duration::from_secs(u64::from(message.timeout_s)).saturating_sub(early)
-}
-
-/// Sets the timer of a WebSocket to what is due first.
-fn rearm(shard: &Shard, key: Key) {
-    let mut held = shard.held.borrow_mut();
-    let Some(Hold::Ws(hold)) = held.get(key) else { return };
-    let due = hold.due();
-    held.set_deadline(key, due);
-}
-
-impl WsHold {
-    fn due(&self) -> Option<Instant> {
-        let ping = self.ping_due().filter(|_| !self.close_sent);
-        let request = match &self.target {
-            ToTarget::OverHttp(link) => link.session.borrow().poll_timeout(),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => None,
-        };
-        let schedule = self.schedule.as_deref();
-        let keep_alive = schedule.and_then(|schedule| schedule.keep_alive.as_ref().map(|(_, _, due)| *due));
-        let delayed = schedule.and_then(|schedule| schedule.delayed.as_ref().map(|(_, due)| *due));
-        let close = schedule.and_then(|schedule| schedule.close_by);
-        [ping, request, keep_alive, delayed, close].into_iter().flatten().min()
-    }
-
-    fn ping_due(&self) -> Option<Instant> {
-        let interval = self.route.options.websocket.ping_interval?;
-        self.heard.checked_add(interval.saturating_mul(u32::from(self.pings_unanswered) + 1))
-    }
-}
-
-/// The timer of a WebSocket has come.
-pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
-    let mut out = Out::default();
-    let mut held = shard.held.borrow_mut();
-    let waiting = held.is_waiting(key);
-    let Some(Hold::Ws(hold)) = held.get_mut(key) else { return };
-    let mut dead = false;
-    if !hold.close_sent && hold.ping_due().is_some_and(|due| due <= now) {
-        dead = hold.pings_unanswered >= UNANSWERED_MAX;
-        hold.pings_unanswered = hold.pings_unanswered.saturating_add(1);
-        // A client that has not taken what was sent before would not see the ping either.
-        if !waiting {
-            out.client_frame(Opcode::Ping, true, PING_CONTENT);
-        }
-    }
-    let deflate = hold.deflate;
-    if let Some(schedule) = hold.schedule.as_deref_mut() {
-        dead |= schedule.close_by.is_some_and(|by| by <= now);
-        if let Some((message, _, due)) = &mut schedule.keep_alive
-            && *due <= now
-        {
-            if !waiting {
-                control::put(shard, deflate.as_ref(), message, &mut out);
-            }
-            *due = keep_alive_due(message, now);
-        }
-        if let Some((message, _)) = schedule.delayed.take_if(|(_, due)| *due <= now) {
-            control::put(shard, deflate.as_ref(), &message, &mut out);
-        }
-    }
-    drop(held);
-    if dead {
-        debug!("A WebSocket client showed no sign of life and was cut off.");
-        return hold::end(shard, key);
-    }
-    out.flush(shard, key);
-    over_http::pump(shard, key);
-    rearm(shard, key);
 }
 
 #[cfg(test)]

@@ -139,32 +139,42 @@ fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], sent: &mut Sent) {
                 continue;
             }
         };
-        let mut held = shard.held.borrow_mut();
-        let scheduled = match held.get(key) {
-            Some(Hold::Ws(hold)) if !hold.close_sent => hold.schedule.is_some(),
-            _ => return,
-        };
-        match held.write(key, data) {
-            Wrote::Sent => {}
-            Wrote::Queued => {
-                shard.slow.borrow_mut().insert(key);
-            }
-            Wrote::Full => {
-                drop(held);
-                return on_full(shard, key);
-            }
-            Wrote::Failed => {
-                drop(held);
-                return hold::end(shard, key);
-            }
+        if !write(shard, key, data) {
+            return;
         }
-        drop(held);
         sent.items += count;
         sent.bytes += data.len() as u64;
-        if scheduled {
-            put_off_keep_alive(shard, key);
+    }
+}
+
+/// Writes published frames to a WebSocket that may still get some. False if it is not to get more.
+fn write(shard: &Rc<Shard>, key: Key, data: &Bytes) -> bool {
+    let mut held = shard.held.borrow_mut();
+    let scheduled = match held.get(key) {
+        Some(Hold::Ws(hold)) if !hold.close_sent => hold.schedule.is_some(),
+        _ => return false,
+    };
+    match held.write(key, data) {
+        Wrote::Sent => {}
+        Wrote::Queued => {
+            shard.slow.borrow_mut().insert(key);
+        }
+        Wrote::Full => {
+            drop(held);
+            on_full(shard, key);
+            return false;
+        }
+        Wrote::Failed => {
+            drop(held);
+            hold::end(shard, key);
+            return false;
         }
     }
+    drop(held);
+    if scheduled {
+        put_off_keep_alive(shard, key);
+    }
+    true
 }
 
 /// Lets a target that is reached by HTTP be asked now.
@@ -182,6 +192,13 @@ fn refresh(shard: &Rc<Shard>, key: Key) {
 
 /// Delivers an item to a WebSocket that is looked at by itself.
 fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
+    if let Some(frame) = compressed(shard, key, item) {
+        if write(shard, key, &frame) {
+            shard.metrics.delivered_ws.add(1);
+            shard.metrics.bytes_sent.add(frame.len() as u64);
+        }
+        return;
+    }
     let full = {
         let held = shard.held.borrow();
         let limits = shard.gateway.settings().limits.queue;
@@ -193,6 +210,19 @@ fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
     let mut out = Out::default();
     put(shard, key, item, &mut out);
     out.flush(shard, key);
+}
+
+/// The frame of an item for a WebSocket that differs from a plain one by its compression alone.
+fn compressed(shard: &Shard, key: Key, item: &Item) -> Option<Bytes> {
+    let held = shard.held.borrow();
+    let Some(Hold::Ws(hold)) = held.get(key) else { return None };
+    let sub = hold.subs.get(channels::place_in(shard, &hold.subs, &item.channel)?)?;
+    let format = item.payload.formats.ws_message.as_ref()?;
+    if sub.filters != Filters::default() || sub.prev_id.is_some() || format.content_filters.is_some() {
+        return None;
+    }
+    let message = item.payload.ws_message()?;
+    Some(message.frame_for(hold.deflate.as_ref(), &mut shard.ws.compressors.borrow_mut()).clone())
 }
 
 /// Puts an item up for a WebSocket, with everything that its subscription asks for.

@@ -1,6 +1,7 @@
 //! WebSocket-over-HTTP: the requests of a session, and what their answers bring.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub(super) struct Link {
     /// Channels and ids after which something is missing, to be told with the next request.
     gaps: RefCell<Vec<(String, String)>>,
 }
+
+const _: () = assert!(size_of::<Link>() <= 168, "an idle WebSocket is kept as a small record");
 
 /// An answer to a request.
 #[derive(Debug)]
@@ -212,9 +215,12 @@ impl Link {
                     fresh = true;
                 }
                 Err(error) => {
-                    debug!(route = %self.route.id, error, "A target did not answer WebSocket events.");
+                    debug!(route = %self.route.id, %error, "A target did not answer WebSocket events.");
+                    // A system resets a connection whose bytes its program has not read, as when that ended or never
+                    // accepted it. Where the program did read, its end is an orderly one.
+                    let unread = error.kind() == io::ErrorKind::ConnectionReset && connection.buffer.is_empty();
                     connection.abandon(shard);
-                    return Err(Failure::Broken { body_sent: true });
+                    return Err(Failure::Broken { body_sent: !unread });
                 }
             }
         }
@@ -260,7 +266,7 @@ pub(super) async fn read_head(
     connection: &mut TargetConnection,
     limits: &HeadLimits,
     limit: Option<Duration>,
-) -> Result<ResponseHead, String> {
+) -> io::Result<ResponseHead> {
     let reading = async {
         loop {
             match parse_response(connection.buffer.unread(), limits) {
@@ -272,17 +278,17 @@ pub(super) async fn read_head(
                 }
                 Ok(Parsed::Partial) => match connection.read_more(shard, limits.bytes_max).await {
                     Ok(1..) => {}
-                    Ok(0) => return Err("it closed the connection".to_owned()),
-                    Err(error) => return Err(error.to_string()),
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Err(error) => return Err(error),
                 },
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
         }
     };
     match limit {
         None => reading.await,
         Some(limit) => {
-            tokio::time::timeout(limit, reading).await.unwrap_or_else(|_late| Err(format!("nothing within {limit:?}")))
+            tokio::time::timeout(limit, reading).await.unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into()))
         }
     }
 }
