@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod cross_origin;
 mod errors;
 mod pass;
 mod routes;
