@@ -8,3 +8,4 @@
 
 mod direct;
 mod over_http;
+mod sockjs;

@@ -25,6 +25,7 @@ use crate::respond::{self, CONTINUE, Failure, Frame};
 use crate::service::Answer;
 use crate::settings::Settings;
 use crate::shard::Shard;
+use crate::sockjs;
 use crate::ws;
 
 /// A request on its way, and everything decided about it.
@@ -101,6 +102,9 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
     });
     let body = RequestBody::new(&head, settings.limits.request_body_max);
     let mut exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
+    if sockjs::serves(&exchange) {
+        return Box::pin(sockjs::serve(shard, client, exchange)).await;
+    }
     if is_websocket(&exchange.head) {
         return ws::serve(shard, client, exchange).await;
     }
@@ -148,6 +152,24 @@ impl Exchange {
             last: Vec::new(),
             peer: client.peer.clone(),
             started: Instant::now(),
+            retry: false,
+            served: Vec::new(),
+            dress: None,
+        }
+    }
+
+    /// The exchange for a WebSocket that carries what this request and later ones say.
+    pub(crate) fn to_websocket(&self, head: RequestHead) -> Self {
+        Self {
+            body: RequestBody::new(&head, 0),
+            head,
+            route: Arc::clone(&self.route),
+            settings: Arc::clone(&self.settings),
+            secure: self.secure,
+            trusted: self.trusted,
+            last: Vec::new(),
+            peer: self.peer.clone(),
+            started: self.started,
             retry: false,
             served: Vec::new(),
             dress: None,
@@ -664,7 +686,7 @@ pub(crate) async fn fail(shard: &Rc<Shard>, client: Client, exchange: &Exchange,
 }
 
 /// Answers a request for which there is an exchange, and says what becomes of its connection.
-async fn answer(
+pub(crate) async fn answer(
     shard: &Rc<Shard>,
     client: Client,
     exchange: &Exchange,

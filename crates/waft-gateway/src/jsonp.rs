@@ -121,7 +121,7 @@ impl Params {
 
 /// Whether `name` can be called and does nothing else: a URL is written by whoever makes the link, and must not be
 /// able to put a script of its own into the answer.
-fn is_callback(name: &str) -> bool {
+pub(crate) fn is_callback(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_$.[]\"'-".contains(&byte);
     !name.is_empty() && name.len() <= CALLBACK_MAX && name.bytes().all(allowed)
 }

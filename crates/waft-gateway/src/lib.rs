@@ -32,6 +32,7 @@ mod service;
 mod settings;
 mod shard;
 mod sign;
+mod sockjs;
 mod subscribe;
 mod update;
 mod ws;
