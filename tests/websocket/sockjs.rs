@@ -1,7 +1,9 @@
 //! SockJS endpoints: what a client library asks for, and what the backend sees of it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use waft_testkit::{Connection, Opcode, Reply, Response, Server, Setup, Target, WebSocket, waft_only};
+use waft_testkit::{Connection, Opcode, Reply, Response, Server, Setup, Subject, Target, WebSocket, differs, subject, waft_only};
 
 /// A server whose path `/s` is for SockJS, in front of the test handler.
 fn serve() -> Server {
@@ -68,15 +70,23 @@ fn other_paths_are_not_there() {
         expect(&post(&server, path, ""), 404, "Not Found\n");
     }
     expect(&server.fetch(request("GET", "/s/0/a/xhr", "", "")), 404, "Not Found\n");
-    assert_eq!(server.fetch(request("GET", "/sx", "", "")).body_text(), "no such test resource\n");
+    let beside = server.fetch(request("GET", "/sx", "", "")).body_text();
+    assert_eq!(beside, differs("Pushpin takes any path that begins so", "Not Found\n", "no such test resource\n"));
 }
 
 #[test]
 fn messages_go_and_come_by_polls() {
     let server = serve();
     open(&server, "abc");
-    expect(&post(&server, "/s/0/abc/xhr_send", "[\"hi\",\"q\\\"\"]"), 200, "ok");
-    expect(&poll(&server, "/s/0/abc/xhr").response(), 200, "a[\"hi\",\"q\\\"\"]\n");
+    expect(&post(&server, "/s/0/abc/xhr_send", "[\"q\\\"\"]"), 200, "ok");
+    expect(&poll(&server, "/s/0/abc/xhr").response(), 200, "a[\"q\\\"\"]\n");
+    expect(&post(&server, "/s/0/abc/xhr_send", "[\"one\",\"two\"]"), 200, "ok");
+    // They may come with one poll or with two.
+    let mut got = post(&server, "/s/0/abc/xhr", "").body_text();
+    if !got.contains("two") {
+        got += &post(&server, "/s/0/abc/xhr", "").body_text();
+    }
+    assert!(got == "a[\"one\",\"two\"]\n" || got == "a[\"one\"]\na[\"two\"]\n", "{got}");
 }
 
 #[test]
@@ -100,7 +110,7 @@ fn scripts_poll_and_forms_send() {
     let sent = server.fetch(request("POST", "/s/0/abc/jsonp_send", form, "d=%5B%22hi%20%5C%22q%22%5D"));
     expect(&sent, 200, "ok");
     expect(&script("/s/0/abc/jsonp?c=g"), 200, "/**/g(\"a[\\\"hi \\\\\\\"q\\\"]\");\n");
-    assert_eq!(script("/s/0/abc/jsonp").status(), 400);
+    assert_eq!(script("/s/0/fresh/jsonp").status(), 400);
 }
 
 #[test]
@@ -130,7 +140,7 @@ fn a_second_poll_beside_the_first_is_sent_away() {
     // Polls on different connections have no order; the one that is answered came second.
     let mut second = poll(&server, "/s/0/abc/xhr");
     let told = waft_testkit::eventually("one poll is sent away", || {
-        let patience = std::time::Duration::from_millis(20);
+        let patience = Duration::from_millis(20);
         let readable = |client: &mut Connection| client.is_readable_within(patience).then(|| client.response());
         readable(&mut first).or_else(|| readable(&mut second))
     });
@@ -143,12 +153,12 @@ fn a_client_that_leaves_its_poll_can_poll_again() {
     let server = serve();
     open(&server, "abc");
     drop(poll(&server, "/s/0/abc/xhr"));
-    let answered = waft_testkit::eventually("a poll that is not sent away", || {
-        expect(&post(&server, "/s/0/abc/xhr_send", "[\"hi\"]"), 200, "ok");
-        let answer = post(&server, "/s/0/abc/xhr", "");
-        answer.body_text().starts_with('a').then_some(answer)
+    let mut waiting = waft_testkit::eventually("a poll that is not sent away", || {
+        let mut again = poll(&server, "/s/0/abc/xhr");
+        (!again.is_readable_within(Duration::from_millis(100))).then_some(again)
     });
-    assert!(answered.body_text().contains("\"hi\""));
+    expect(&post(&server, "/s/0/abc/xhr_send", "[\"hi\"]"), 200, "ok");
+    expect(&waiting.response(), 200, "a[\"hi\"]\n");
 }
 
 #[test]
@@ -226,7 +236,11 @@ fn a_close_of_the_backend_is_told_after_its_last_message() {
     framed.expect_text("o");
     framed.send_text("[\"bye\"]");
     framed.expect_text("a[\"last\"]");
-    framed.expect_text("c[3873,\"enoug\"]");
+    if subject() == Subject::Waft {
+        // The protocol wants this frame; libraries do without it.
+        framed.expect_text("c[3873,\"enoug\"]");
+    }
+    assert_eq!(framed.expect_close(), (Some(3873), "enoug".to_owned()));
 }
 
 #[test]
