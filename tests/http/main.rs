@@ -8,6 +8,7 @@
 
 mod cross_origin;
 mod errors;
+mod headers;
 mod pass;
 mod routes;
 mod smuggling;

@@ -62,10 +62,10 @@ impl Headers for HeadFields<'_> {
 /// Finds the route of a request.
 fn find_route(settings: &Settings, head: &RequestHead, secure: bool) -> Option<Arc<Route>> {
     if settings.accept_route_header
-        && let Some(id) = head.field("pushpin-route").and_then(|id| str::from_utf8(id).ok())
-        && let Some(route) = settings.table.by_id(id)
+        && let Some(id) = head.field("pushpin-route")
     {
-        return Some(Arc::clone(route));
+        // Who asks for a route that is not there must not end at another one.
+        return settings.table.by_id(str::from_utf8(id).ok()?).map(Arc::clone);
     }
     let facts = RequestFacts {
         host: head.host(),
