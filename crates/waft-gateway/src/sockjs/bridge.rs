@@ -150,14 +150,14 @@ pub(super) async fn polled(shard: Rc<Shard>, shared: Arc<Shared>, key: SessionKe
     };
     tell(FromTarget::Accepted);
     loop {
-        let mut session = lock(&shared.session);
-        let outgoing: Vec<String> = std::iter::from_fn(|| session.poll_target()).collect();
-        let (wants_more, timeout) = (session.wants_more(), session.poll_timeout());
-        let over = session.handle_timeout(Instant::now());
-        drop(session);
-        if over {
-            break;
-        }
+        let (outgoing, wants_more, timeout) = {
+            let mut session = lock(&shared.session);
+            if session.handle_timeout(Instant::now()) {
+                break;
+            }
+            let outgoing: Vec<String> = std::iter::from_fn(|| session.poll_target()).collect();
+            (outgoing, session.wants_more(), session.poll_timeout())
+        };
         if let Some(open) = &target {
             for text in outgoing {
                 if open.send(Opcode::Text, text.as_bytes()).await.is_err() {
