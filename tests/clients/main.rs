@@ -13,6 +13,7 @@ mod django;
 mod express;
 mod plain_python;
 mod publishers;
+mod sockjs;
 mod sse;
 
 use waft_testkit::{Server, Setup, free_port};

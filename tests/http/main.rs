@@ -6,7 +6,9 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod cross_origin;
 mod errors;
+mod headers;
 mod pass;
 mod routes;
 mod smuggling;

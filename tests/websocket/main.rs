@@ -11,4 +11,5 @@ mod events;
 mod outage;
 mod over_http;
 mod rules;
+mod sockjs;
 mod steering;

@@ -14,10 +14,12 @@ use waft_net::Key;
 use waft_route::Target;
 
 use crate::client::Client;
+use crate::dress::SCRIPT;
 use crate::exchange::{Exchange, bad_instruct_failure, fail, log};
 use crate::hold::{
     self, Gone, Hold, Line, Next, ResponseHold, SavedRequest, StreamHold, Timeout, count, keep_alive_due,
 };
+use crate::jsonp::{Call, Encoder};
 use crate::link::Base;
 use crate::payload::put_chunk;
 use crate::relay::{BodyError, ResponseBody};
@@ -57,6 +59,22 @@ pub(crate) async fn begin(
         Some(HoldMode::Stream) => Opening::new(shard, client, exchange, Some(target)).stream(instruct, body).await,
         None => Opening::new(shard, client, exchange, Some(target)).plain(instruct, body).await,
     }
+}
+
+/// Gives a response that asks for nothing to the client, as a script.
+pub(crate) async fn wrap(
+    shard: &Rc<Shard>,
+    client: Client,
+    exchange: Exchange,
+    target: &Target,
+    parts: ResponseParts,
+    body: ResponseBody,
+) -> Option<Client> {
+    let mut instruct = Instruct::default();
+    instruct.response = parts;
+    let mut opening = Opening::new(shard, client, exchange, Some(target));
+    opening.relayed = true;
+    opening.plain(instruct, body).await
 }
 
 fn body_failure(error: &BodyError, target: &Target) -> Failure {
@@ -179,9 +197,9 @@ async fn hold_response(
     let line = line(&exchange, presence, secure, leftover);
     let gone = gone_link(&exchange, &instruct);
     let timeout = instruct.hold_timeout();
-    let Exchange { head, body: request_body, trusted, served, .. } = exchange;
+    let Exchange { head, body: request_body, trusted, served, dress, .. } = exchange;
     let parts = ResponseParts { body: None, ..instruct.response };
-    let request = Box::new(SavedRequest { head, body: request_body.into_saved(), trusted });
+    let request = Box::new(SavedRequest { head, body: request_body.into_saved(), trusted, dress });
     let response = ResponseHold {
         line,
         route: Arc::clone(&route),
@@ -251,6 +269,10 @@ struct Opening<'a> {
     out: BytesMut,
     head_sent: bool,
     bytes: u64,
+    /// The response is the target's own, of which a script is made.
+    relayed: bool,
+    /// Makes a script of the body.
+    encoder: Option<Encoder>,
 }
 
 /// How sending a body ended.
@@ -264,7 +286,7 @@ enum Sent {
 
 impl<'a> Opening<'a> {
     fn new(shard: &'a Rc<Shard>, client: Client, exchange: Exchange, target: Option<&'a Target>) -> Self {
-        Self { shard, client, exchange, target, out: BytesMut::new(), head_sent: false, bytes: 0 }
+        Self { shard, client, exchange, target, out: BytesMut::new(), head_sent: false, bytes: 0, relayed: false, encoder: None }
     }
 
     fn is_chunked(&self) -> bool {
@@ -274,14 +296,45 @@ impl<'a> Opening<'a> {
     /// Puts the head into what goes out next.
     fn put_head(&mut self, parts: &ResponseParts, frame: Frame, keep_alive: bool) {
         if !std::mem::replace(&mut self.head_sent, true) {
-            let fields = respond::fields_from(parts.headers.iter());
+            let mut fields = respond::fields_from(parts.headers.iter());
+            if let Some(dress) = &self.exchange.dress {
+                dress.apply(&mut fields);
+            }
             let version = self.exchange.head.version();
             let head = respond::head(parts.code, &parts.reason, &fields, frame, version, keep_alive);
             self.out.extend_from_slice(&head);
         }
     }
 
+    /// Puts the head and the beginning of a script into what goes out next. What follows is a stream.
+    fn put_script_head(&mut self, call: &Call, parts: &ResponseParts, keep_alive: bool) {
+        self.head_sent = true;
+        let told = respond::fields_from(parts.headers.iter());
+        let mut fields = if self.relayed {
+            let kept = told.iter().filter(|(name, _)| name.eq_ignore_ascii_case("cache-control"));
+            kept.collect()
+        } else {
+            told.clone()
+        };
+        fields.set("Content-Type", SCRIPT);
+        let head = respond::head(200, "OK", &fields, Frame::Stream, self.exchange.head.version(), keep_alive);
+        self.out.extend_from_slice(&head);
+        let mut start = Vec::new();
+        let encoder = call.begin(parts.code, &parts.reason, &told, &mut start);
+        self.put(&start);
+        self.encoder = Some(encoder);
+    }
+
     fn put(&mut self, piece: &[u8]) {
+        if let Some(encoder) = &mut self.encoder {
+            let mut script = Vec::with_capacity(piece.len() + 64);
+            encoder.push(piece, &mut script);
+            return self.put_raw(&script);
+        }
+        self.put_raw(piece);
+    }
+
+    fn put_raw(&mut self, piece: &[u8]) {
         self.bytes += piece.len() as u64;
         if self.is_chunked() { put_chunk(&mut self.out, piece) } else { self.out.extend_from_slice(piece) }
     }
@@ -316,9 +369,10 @@ impl<'a> Opening<'a> {
 
     /// A response that is not held: sent whole, and followed by the pages that its next links name.
     async fn plain(mut self, instruct: Instruct, mut body: ResponseBody) -> Option<Client> {
-        let to_head = self.exchange.head.is_head();
+        let to_head = self.exchange.is_to_head();
         let keep_alive = self.exchange.head.keep_alive() && self.exchange.body.is_done() && !self.shard.is_draining();
-        let bodiless = to_head || matches!(instruct.response.code, 100..=199 | 204 | 304);
+        let call = self.exchange.dress.as_ref().and_then(|dress| dress.call.clone());
+        let bodiless = call.is_none() && (to_head || matches!(instruct.response.code, 100..=199 | 204 | 304));
         let channels = subscribe::wanted(&self.exchange.settings, &self.exchange.route, None, &instruct.channels);
         let prefix = self.exchange.route.options.prefix.clone();
         let mut filter = match BodyFilter::new(&channels, &prefix, &instruct.meta) {
@@ -334,14 +388,17 @@ impl<'a> Opening<'a> {
             self.put_head(&instruct.response, Frame::None, keep_alive);
             return self.finish(keep_alive).await;
         }
-        if let (ResponseBody::Whole(whole), None, true) = (&body, &instruct.next, filter.is_none()) {
+        if let (ResponseBody::Whole(whole), None, true) = (&body, &instruct.next, filter.is_none() && call.is_none()) {
             let whole = whole.clone();
             self.put_head(&instruct.response, Frame::Length(whole.len()), keep_alive);
             self.out.extend_from_slice(&whole);
             self.bytes += whole.len() as u64;
             return self.finish(keep_alive).await;
         }
-        self.put_head(&instruct.response, Frame::Stream, keep_alive);
+        match &call {
+            None => self.put_head(&instruct.response, Frame::Stream, keep_alive),
+            Some(call) => self.put_script_head(call, &instruct.response, keep_alive),
+        }
         let sent = self.send_body(&mut body, &mut filter).await;
         body.release(self.shard);
         match sent {
@@ -404,6 +461,11 @@ impl<'a> Opening<'a> {
 
     /// Ends a body that was sent piece by piece.
     async fn end_body(mut self, keep_alive: bool) -> Option<Client> {
+        if let Some(encoder) = self.encoder.take() {
+            let mut end = Vec::new();
+            encoder.finish(&mut end);
+            self.put_raw(&end);
+        }
         if self.is_chunked() {
             self.out.extend_from_slice(LAST_CHUNK);
         }
@@ -456,7 +518,7 @@ impl<'a> Opening<'a> {
                 return self.break_off(&format!("filter error: {error}")).await;
             }
         };
-        if self.exchange.head.is_head() {
+        if self.exchange.is_to_head() {
             // Nobody waits for a body: there is nothing to hold.
             body.release(shard);
             self.put_head(&instruct.response, Frame::None, self.exchange.head.keep_alive());

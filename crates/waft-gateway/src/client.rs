@@ -44,8 +44,20 @@ impl Client {
 
     /// Writes an answer of waft's own; says whether the connection can be used again.
     pub(crate) async fn answer(&self, shard: &Shard, head: &RequestHead, answer: &Answer, reusable: bool) -> bool {
+        self.answer_as(shard, head, head.is_head(), answer, reusable).await
+    }
+
+    /// [`Client::answer`], where the method of `head` does not tell whether a body is wanted.
+    pub(crate) async fn answer_as(
+        &self,
+        shard: &Shard,
+        head: &RequestHead,
+        to_head: bool,
+        answer: &Answer,
+        reusable: bool,
+    ) -> bool {
         let keep = reusable && head.keep_alive() && !shard.is_draining();
-        let out = respond::own(head.is_head(), head.version(), answer, keep);
+        let out = respond::own(to_head, head.version(), answer, keep);
         shard.metrics.bytes_sent.add(out.len() as u64);
         self.stream.write_all(&out).await.is_ok() && keep
     }

@@ -14,8 +14,10 @@ use waft_http1::Version;
 use waft_hub::Replay;
 use waft_net::{Key, Wrote};
 
-use crate::hold::{self, Hold, Line, Member, Timeout, keep_alive_due};
+use crate::dress::Whole;
+use crate::hold::{self, Hold, Member, Timeout, keep_alive_due};
 use crate::payload::stream_content;
+use crate::service::Answer;
 use crate::shard::Shard;
 use crate::subscribe::{self, Class, Item};
 use crate::update::{self, Urgency};
@@ -462,7 +464,9 @@ pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mu
     }
     let to_head = hold.request.head.is_head();
     let line = &hold.line;
-    let answer = if filters == Filters::default() {
+    let answer = if hold.request.dress.is_some() && filters == Filters::default() {
+        merged(shard, hold, item, None)
+    } else if filters == Filters::default() {
         let keep = line.keep_alive && !line.half_closed;
         let kind = (Rc::as_ptr(&hold.template), item.position.number, line.version == Version::Http11, keep, to_head);
         let made = answers.made.entry(kind).or_insert_with(|| merged(shard, hold, item, None));
@@ -489,20 +493,18 @@ pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mu
 fn merged(shard: &Shard, hold: &hold::ResponseHold, item: &Item, content: Option<Bytes>) -> Option<Bytes> {
     let format = item.payload.formats.http_response.as_ref()?;
     let Timeout { parts, body } = &*hold.template;
-    let line: &Line = &hold.line;
-    let to_head = hold.request.head.is_head();
     let last = shard.is_draining();
     match waft_grip::merge::answer(parts, body, format) {
         Ok((code, reason, headers, body)) => {
             let body = content.unwrap_or(body);
-            Some(hold::response_bytes(line, to_head, code, &reason, &headers, &body, last))
+            Some(hold::response_bytes(hold, code, &reason, &headers, &body, last))
         }
         Err(error) => {
             debug!(channel = %item.channel, %error, "A patch did not apply.");
             let failure = crate::respond::Failure::target(502, error.to_string());
-            let answer = failure.answer(hold.route.options.debug);
-            let keep = line.keep_alive && !line.half_closed && !last;
-            Some(crate::respond::own(to_head, line.version, &answer, keep).into())
+            let Answer { status, fields, body } = failure.answer(hold.route.options.debug);
+            let reason = waft_http1::reason_phrase(status).to_owned();
+            Some(hold::whole_bytes(hold, Whole { status, reason, fields, body }, last))
         }
     }
 }

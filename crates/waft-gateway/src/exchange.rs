@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
-use waft_grip::instruct::{Instruct, is_instruct};
+use waft_grip::instruct::{Instruct, ResponseParts, is_instruct};
 use waft_http1::{BodyDecoder, Framing, HeadWriter, Parsed, RequestHead, ResponseHead, Version, parse_response};
 use waft_net::{PeerAddr, Stream};
 use waft_route::{Headers, Proto, RequestFacts, Route, Target, TargetAddress};
@@ -14,15 +14,18 @@ use waft_route::{Headers, Proto, RequestFacts, Route, Target, TargetAddress};
 use crate::body::{BODY_BUFFER, BodyEnd, Piece, RequestBody, read_into};
 use crate::buffer::ReadBuffer;
 use crate::client::Client;
+use crate::dress::Dress;
 use crate::forward::Outgoing;
 use crate::hold;
 use crate::internal;
+use crate::jsonp;
 use crate::pool::TargetConnection;
 use crate::relay::{self, Relayed, ResponseBody};
 use crate::respond::{self, CONTINUE, Failure, Frame};
 use crate::service::Answer;
 use crate::settings::Settings;
 use crate::shard::Shard;
+use crate::sockjs;
 use crate::ws;
 
 /// A request on its way, and everything decided about it.
@@ -44,6 +47,8 @@ pub(crate) struct Exchange {
     pub(crate) retry: bool,
     /// The positions in the channel logs up to which its hold had been served, if it is made again.
     pub(crate) served: Vec<(Arc<str>, waft_hub::Position)>,
+    /// What its answer is dressed with for scripts of other sites.
+    pub(crate) dress: Option<Box<Dress>>,
 }
 
 struct HeadFields<'a>(&'a RequestHead);
@@ -57,10 +62,10 @@ impl Headers for HeadFields<'_> {
 /// Finds the route of a request.
 fn find_route(settings: &Settings, head: &RequestHead, secure: bool) -> Option<Arc<Route>> {
     if settings.accept_route_header
-        && let Some(id) = head.field("pushpin-route").and_then(|id| str::from_utf8(id).ok())
-        && let Some(route) = settings.table.by_id(id)
+        && let Some(id) = head.field("pushpin-route")
     {
-        return Some(Arc::clone(route));
+        // Who asks for a route that is not there must not end at another one.
+        return settings.table.by_id(str::from_utf8(id).ok()?).map(Arc::clone);
     }
     let facts = RequestFacts {
         host: head.host(),
@@ -85,30 +90,45 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
     let secure = client.secure || (settings.forward.accept_scheme && claims_encryption(&head));
     let Some(route) = find_route(&settings, &head, secure) else {
         debug!(host = head.host(), path = head.path(), "No route for a request.");
-        let failure = Failure::request(502, "Route not found");
+        let mut answer = Failure::request(502, "Route not found").answer(false);
+        if settings.cross_origin {
+            answer = Dress::of(&head, None).own(answer);
+        }
         let reusable = matches!(head.framing(), Framing::None | Framing::Length(0));
-        return refuse(shard, client, &head, &failure.answer(false), reusable).await;
+        return refuse(shard, client, &head, &answer, reusable).await;
     };
     let trusted = settings.upstream_key.as_ref().is_some_and(|key| {
         head.field("grip-sig").is_some_and(|signature| key.verify(signature, crate::sign::unix_seconds()))
     });
     let body = RequestBody::new(&head, settings.limits.request_body_max);
-    if is_websocket(&head) {
-        let exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
+    let mut exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
+    if sockjs::serves(&exchange) {
+        return Box::pin(sockjs::serve(shard, client, exchange)).await;
+    }
+    if is_websocket(&exchange.head) {
         return ws::serve(shard, client, exchange).await;
     }
-    if !trusted && ws::forges_events(&head, &route) {
-        return refuse(shard, client, &head, &ws::forged(), body.is_done()).await;
+    if let Err(mistake) = exchange.put_on_dress() {
+        let failure = Failure::request(400, mistake.text());
+        return fail(shard, client, &exchange, &failure).await;
     }
-    if head.expects_continue() && !body.is_done() && client.stream.write_all(CONTINUE).await.is_err() {
+    if exchange.head.field("pushpin-check").is_some() {
+        let done = exchange.body.is_done();
+        return answer(shard, client, &exchange, internal::check(), done).await;
+    }
+    if !trusted && ws::forges_events(&exchange.head, &exchange.route) {
+        let done = exchange.body.is_done();
+        return answer(shard, client, &exchange, ws::forged(), done).await;
+    }
+    let done = exchange.body.is_done();
+    if exchange.head.expects_continue() && !done && client.stream.write_all(CONTINUE).await.is_err() {
         client.abandon(&shard.buffers);
         return None;
     }
-    if client.buffer.is_empty() && body.is_done() {
+    if client.buffer.is_empty() && done {
         // Nothing of the client needs memory while its target is at work.
         client.buffer.release(&shard.buffers);
     }
-    let exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
     proxy(shard, client, exchange).await
 }
 
@@ -134,7 +154,53 @@ impl Exchange {
             started: Instant::now(),
             retry: false,
             served: Vec::new(),
+            dress: None,
         }
+    }
+
+    /// The exchange for a WebSocket that carries what this request and later ones say.
+    pub(crate) fn to_websocket(&self, head: RequestHead) -> Self {
+        Self {
+            body: RequestBody::new(&head, 0),
+            head,
+            route: Arc::clone(&self.route),
+            settings: Arc::clone(&self.settings),
+            secure: self.secure,
+            trusted: self.trusted,
+            last: Vec::new(),
+            peer: self.peer.clone(),
+            started: self.started,
+            retry: false,
+            served: Vec::new(),
+            dress: None,
+        }
+    }
+
+    /// Prepares the answers for scripts of other sites where the route says so, and puts the request that a script
+    /// URL means in the place of the one that was sent.
+    fn put_on_dress(&mut self) -> Result<(), jsonp::Mistake> {
+        if !self.route.options.aco {
+            return Ok(());
+        }
+        let dress = self.dress.insert(Box::new(Dress::of(&self.head, None)));
+        if let Some(meant) = jsonp::read(&self.head, &self.route.options.jsonp)? {
+            dress.call = Some(meant.call);
+            self.head = meant.head;
+            if self.body.is_done() {
+                self.body = RequestBody::replay(meant.body);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the answer has no body because it is one to HEAD. A script has one, whatever request it stands for.
+    pub(crate) fn is_to_head(&self) -> bool {
+        self.head.is_head() && !self.is_wrapped()
+    }
+
+    /// Whether the answer is a script.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        self.dress.as_ref().is_some_and(|dress| dress.call.is_some())
     }
 }
 
@@ -166,6 +232,8 @@ enum Attempt {
     Relayed(Relayed),
     /// The response tells this gateway what to do.
     Instruct(Box<Instruct>, ResponseBody),
+    /// The response goes to the client as a script.
+    Wrap(ResponseParts, ResponseBody),
 }
 
 /// Sends the request to the targets of its route, and does with the response what it asks for.
@@ -179,6 +247,7 @@ pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: E
                 // Boxed, so that requests that are only proxied do not carry what a hold needs.
                 return Box::pin(hold::begin(shard, client, exchange, target, *instruct, body)).await;
             }
+            Ok(Attempt::Wrap(parts, body)) => return hold::wrap(shard, client, exchange, target, parts, body).await,
             Err(AttemptError::NotReached(why)) => {
                 shard.metrics.target_failures.add(1);
                 warn!(route = %route.id, target = %target.address, error = %why, "A target could not be reached.");
@@ -190,8 +259,8 @@ pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: E
             Err(AttemptError::Broken(failure)) => return fail(shard, client, &exchange, &failure).await,
             Err(AttemptError::Malformed(text)) => {
                 shard.metrics.requests_malformed.add(1);
-                let answer = Answer::text(400, format!("Failed to parse request: {text}\n"));
-                return refuse(shard, client, &exchange.head, &answer, false).await;
+                let malformed = Answer::text(400, format!("Failed to parse request: {text}\n"));
+                return answer(shard, client, &exchange, malformed, false).await;
             }
             Err(AttemptError::ClientGone) => {
                 client.abandon(&shard.buffers);
@@ -229,6 +298,7 @@ async fn reach(
                 return Ok(Attempt::Relayed(relayed));
             }
             Ok(Answered::Instruct(head)) => return instruct(exchange, &head, connection),
+            Ok(Answered::Wrap(head)) => return wrap(exchange, &head, connection),
             Err(AttemptError::Stale(why)) if !fresh && exchange.body.is_replayable() => {
                 debug!(target = %target.address, error = %why, "A kept connection was closed; the request is sent again.");
                 connection.abandon(shard);
@@ -252,7 +322,11 @@ async fn own_target(
 ) -> Result<Attempt, AttemptError> {
     match exchange.body.read_all(shard, client).await {
         BodyEnd::Complete => {}
-        BodyEnd::TooLong => return Err(AttemptError::Broken(Failure::request(413, "request too large"))),
+        // The demonstration is waft's own; the test handler answers as its users know it.
+        BodyEnd::TooLong => {
+            let status = if target.address == TargetAddress::Test { 400 } else { 413 };
+            return Err(AttemptError::Broken(Failure::request(status, "request too large")));
+        }
         BodyEnd::Malformed(text) => return Err(AttemptError::Malformed(text)),
         BodyEnd::Gone => return Err(AttemptError::ClientGone),
     }
@@ -262,7 +336,7 @@ async fn own_target(
         let instruct = Instruct::from_head(answer.status, reason, answer.fields.iter()).map_err(bad_instruct)?;
         return Ok(Attempt::Instruct(Box::new(instruct), ResponseBody::Whole(answer.body)));
     }
-    let keep = client.answer(shard, &exchange.head, &answer, true).await;
+    let keep = send(shard, client, exchange, answer.clone(), true).await;
     Ok(Attempt::Relayed(Relayed {
         status: answer.status,
         bytes: answer.body.len() as u64,
@@ -292,9 +366,18 @@ fn framing_of(head: &ResponseHead, method: &str) -> Result<Framing, AttemptError
     })
 }
 
+/// A response that is to become a script. What frames it goes no further.
+fn wrap(exchange: &Exchange, head: &ResponseHead, connection: TargetConnection) -> Result<Attempt, AttemptError> {
+    let framing = framing_of(head, exchange.head.method())?;
+    let headers = head.end_to_end_fields().filter(|(name, _)| !name.eq_ignore_ascii_case("content-length")).collect();
+    let parts = ResponseParts { code: head.status(), reason: head.reason().to_owned(), headers, body: None };
+    Ok(Attempt::Wrap(parts, ResponseBody::wire(connection, framing, head.keep_alive())))
+}
+
 enum Answered {
     Relayed(Relayed),
     Instruct(ResponseHead),
+    Wrap(ResponseHead),
 }
 
 /// One request on one connection.
@@ -376,10 +459,14 @@ async fn attempt(
         }
         return Ok(Answered::Instruct(head));
     }
+    if exchange.dress.as_ref().is_some_and(|dress| dress.call.is_some()) {
+        return Ok(Answered::Wrap(head));
+    }
     let framing = framing_of(&head, exchange.head.method())?;
     let mut out = Vec::with_capacity(1024);
     let keep = exchange.head.keep_alive() && !shard.is_draining();
-    let frame = write_response_head(&mut out, &head, framing, exchange.head.version(), keep && !uploading);
+    let client_side = (exchange.head.version(), exchange.dress.as_deref());
+    let frame = write_response_head(&mut out, &head, framing, client_side, keep && !uploading);
     let ends_with_connection = frame == Frame::Stream && exchange.head.version() == Version::Http10;
     let relaying = relay::response(relay::Response {
         shard,
@@ -418,14 +505,21 @@ fn write_response_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     framing: Framing,
-    version: Version,
+    (version, dress): (Version, Option<&Dress>),
     keep_alive: bool,
 ) -> Frame {
     let mut writer = HeadWriter::new(out);
     writer.status_line(head.status(), head.reason());
-    for (name, value) in head.end_to_end_fields() {
-        // A length beside chunks was refused; one on a response without body is information.
-        writer.field(name, value);
+    // A length beside chunks was refused; one on a response without body is information.
+    match dress {
+        None => {
+            writer.fields(head.end_to_end_fields());
+        }
+        Some(dress) => {
+            let mut fields = head.end_to_end_fields().collect();
+            dress.apply(&mut fields);
+            writer.fields(fields.iter());
+        }
     }
     let frame = match framing {
         Framing::None | Framing::Length(_) => Frame::None,
@@ -591,8 +685,31 @@ pub(crate) async fn fail(shard: &Rc<Shard>, client: Client, exchange: &Exchange,
         warn!(route = %exchange.route.id, path = exchange.head.path(), status = failure.status, error = %failure.detail, "A request failed.");
     }
     log(exchange, None, failure.status, 0, "error");
-    let answer = failure.answer(exchange.route.options.debug);
-    refuse(shard, client, &exchange.head, &answer, exchange.body.is_done()).await
+    let failed = failure.answer(exchange.route.options.debug);
+    answer(shard, client, exchange, failed, exchange.body.is_done()).await
+}
+
+/// Answers a request for which there is an exchange, and says what becomes of its connection.
+pub(crate) async fn answer(
+    shard: &Rc<Shard>,
+    client: Client,
+    exchange: &Exchange,
+    answer: Answer,
+    reusable: bool,
+) -> Option<Client> {
+    if send(shard, &client, exchange, answer, reusable).await {
+        return Some(client);
+    }
+    client.close(shard).await;
+    None
+}
+
+/// Writes an answer of waft's own, dressed as the route says; says whether the connection can be used again.
+async fn send(shard: &Shard, client: &Client, exchange: &Exchange, answer: Answer, reusable: bool) -> bool {
+    match &exchange.dress {
+        None => client.answer(shard, &exchange.head, &answer, reusable).await,
+        Some(dress) => client.answer_as(shard, &exchange.head, exchange.is_to_head(), &dress.own(answer), reusable).await,
+    }
 }
 
 pub(crate) async fn refuse(

@@ -44,6 +44,13 @@ pub(crate) fn begins_with(name: &str, prefix: &str) -> bool {
     name.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
+/// [`begins_with`] for names that a target may read with either `-` or `_`, as many do.
+fn may_pass_for(name: &str, prefix: &str) -> bool {
+    let start = name.as_bytes().get(..prefix.len());
+    let same = |(byte, wanted): (&u8, u8)| byte.eq_ignore_ascii_case(&wanted) || (*byte == b'_' && wanted == b'-');
+    start.is_some_and(|start| start.iter().zip(prefix.bytes()).all(same))
+}
+
 impl Outgoing<'_> {
     /// Whether GRIP is spoken with the target.
     pub(crate) fn is_grip(&self) -> bool {
@@ -109,10 +116,10 @@ impl Outgoing<'_> {
         let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
         let replaced = match first {
             b'a' => self.is_grip() && name.eq_ignore_ascii_case("accept-encoding"),
-            b'g' => !self.trusted && begins_with(name, "grip-"),
+            b'g' => !self.trusted && may_pass_for(name, "grip-"),
             b'p' => name.eq_ignore_ascii_case("pushpin-route"),
             // Marked headers survive only where marking is on, and then as they are.
-            b'e' => !options.orig_headers && begins_with(name, ORIGINAL),
+            b'e' => !options.orig_headers && may_pass_for(name, ORIGINAL),
             b'c' => !self.forward.cdn_loop.is_empty() && name.eq_ignore_ascii_case("cdn-loop"),
             b'x' => {
                 let scheme = self.forward.accept_scheme || self.forward.set_scheme != SchemeHeaders::None;
@@ -130,8 +137,12 @@ impl Outgoing<'_> {
         if self.trusted { self.forward.x_forwarded_for_trusted } else { self.forward.x_forwarded_for }
     }
 
+    /// Writes the marked copies: of the headers as they are after the route has set its own.
     fn write_originals(&self, writer: &mut HeadWriter<'_>) {
-        for (name, value) in self.head.fields() {
+        let set = &self.route.options.headers;
+        let sent = self.head.fields().filter(|(name, _)| !set.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)));
+        let set = set.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(_, value)| !value.is_empty());
+        for (name, value) in sent.chain(set) {
             let needs_mark = self.forward.orig_headers_need_mark.iter().any(|listed| listed.eq_ignore_ascii_case(name));
             if !begins_with(name, ORIGINAL) && !needs_mark {
                 writer.field(format!("{ORIGINAL}{name}"), value);
@@ -200,7 +211,8 @@ pub(crate) fn rewritten<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
         };
     }
     if options.path_rem > 0 {
-        return path.get(options.path_rem..).unwrap_or("/").into();
+        let rest = path.get(options.path_rem..).unwrap_or_default();
+        return if rest.starts_with('/') { rest.into() } else { format!("/{rest}").into() };
     }
     path.into()
 }

@@ -13,6 +13,7 @@ use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::payload::{Payload, payload_size};
 use crate::service::Service;
 use crate::settings::Settings;
+use crate::sockjs::Sessions;
 
 /// What one shard is told by others.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct Gateway {
     metrics: Vec<Arc<ShardMetrics>>,
     publish_metrics: PublishMetrics,
     pub(crate) demo: Arc<dyn Service>,
+    pub(crate) sockjs: Sessions,
     draining: AtomicBool,
 }
 
@@ -52,6 +54,7 @@ impl Gateway {
             metrics: (0..shards).map(|_| Arc::default()).collect(),
             publish_metrics: PublishMetrics::default(),
             demo,
+            sockjs: Sessions::default(),
             draining: AtomicBool::new(false),
         }
     }

@@ -21,6 +21,7 @@ use waft_route::{Route, SlowClient};
 
 use crate::buffer::ReadBuffer;
 use crate::client::Client;
+use crate::dress::{Dress, Whole};
 use crate::link::{self, Base};
 use crate::respond::{self, Frame};
 use crate::service::Door;
@@ -29,7 +30,7 @@ use crate::subscribe::{self, Item, Sub};
 use crate::update;
 use crate::ws;
 
-pub(crate) use crate::begin::begin;
+pub(crate) use crate::begin::{begin, wrap};
 
 /// A listener as the hub's index keeps it.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +140,14 @@ pub(crate) struct SavedRequest {
     pub(crate) head: RequestHead,
     pub(crate) body: Vec<u8>,
     pub(crate) trusted: bool,
+    /// What its answer is dressed with for scripts of other sites.
+    pub(crate) dress: Option<Box<Dress>>,
+}
+
+impl SavedRequest {
+    fn is_to_head(&self) -> bool {
+        self.head.is_head() && self.dress.as_ref().is_none_or(|dress| dress.call.is_none())
+    }
 }
 
 /// What a long-poll is answered with when nothing comes.
@@ -520,13 +529,12 @@ pub(crate) fn cut_off_stalled(shard: &Rc<Shard>, limit: Duration) {
 /// The bytes that answer a long-poll when nothing has come.
 pub(crate) fn timeout_answer(hold: &ResponseHold, last: bool) -> Bytes {
     let Timeout { parts, body } = &*hold.template;
-    response_bytes(&hold.line, hold.request.head.is_head(), parts.code, &parts.reason, &parts.headers, body, last)
+    response_bytes(hold, parts.code, &parts.reason, &parts.headers, body, last)
 }
 
 /// The bytes of an answer to a long-poll.
 pub(crate) fn response_bytes(
-    line: &Line,
-    to_head: bool,
+    hold: &ResponseHold,
     code: u16,
     reason: &str,
     headers: &waft_grip::header::HeaderList,
@@ -534,14 +542,25 @@ pub(crate) fn response_bytes(
     last: bool,
 ) -> Bytes {
     let fields = respond::fields_from(headers.iter());
-    let frame = match code {
+    let response = Whole { status: code, reason: reason.to_owned(), fields, body: body.clone() };
+    whole_bytes(hold, response, last)
+}
+
+/// The bytes of a whole response to a long-poll, dressed as its route says.
+pub(crate) fn whole_bytes(hold: &ResponseHold, response: Whole, last: bool) -> Bytes {
+    let (line, request) = (&hold.line, &hold.request);
+    let Whole { status, reason, fields, body } = match &request.dress {
+        None => response,
+        Some(dress) => dress.whole(response),
+    };
+    let frame = match status {
         100..=199 | 204 | 304 => Frame::None,
         _ => Frame::Length(body.len()),
     };
     let keep = line.keep_alive && !line.half_closed && !last;
-    let mut out = respond::head(code, reason, &fields, frame, line.version, keep);
-    if !to_head && frame != Frame::None {
-        out.extend_from_slice(body);
+    let mut out = respond::head(status, &reason, &fields, frame, line.version, keep);
+    if !request.is_to_head() && frame != Frame::None {
+        out.extend_from_slice(&body);
     }
     out.into()
 }

@@ -27,6 +27,11 @@ pub(crate) fn answer(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) ->
     }
 }
 
+/// The answer to a request that asks what answers here (`Pushpin-Check`).
+pub(crate) fn check() -> Answer {
+    Answer::text(200, concat!("waft ", env!("CARGO_PKG_VERSION"), "\n"))
+}
+
 /// The path below the route, as the test handler reads it.
 fn test_path(exchange: &Exchange) -> &str {
     let path = exchange.head.path();

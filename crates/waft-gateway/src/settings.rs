@@ -30,6 +30,10 @@ pub struct Settings {
     pub update_on_first_subscription: bool,
     /// Let clients choose a route by id with the header `Pushpin-Route`.
     pub accept_route_header: bool,
+    /// Send cross-origin headers with the answer to requests that no route is for.
+    pub cross_origin: bool,
+    /// The client library that the SockJS page for frames loads.
+    pub sockjs_url: String,
     /// Log a line for each request.
     pub access_log: bool,
     /// How long requests under way may take after the order to stop.
@@ -151,6 +155,8 @@ impl Default for Settings {
             websocket: WebSocketSettings::default(),
             update_on_first_subscription: false,
             accept_route_header: false,
+            cross_origin: false,
+            sockjs_url: String::new(),
             access_log: true,
             drain_timeout: Duration::from_secs(10),
         }

@@ -197,6 +197,7 @@ pub(crate) fn retry(shard: &Rc<Shard>, key: Key, hint: Option<&Item>) {
         started: Instant::now(),
         retry: true,
         served,
+        dress: request.dress,
     };
     let shard = Rc::clone(shard);
     tokio::task::spawn_local(async move {

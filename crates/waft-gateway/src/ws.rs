@@ -44,7 +44,7 @@ use crate::subscribe::{self, Sub};
 
 pub(crate) use self::deliver::deliver;
 pub(crate) use self::direct::{TargetSide, target_gone};
-pub(crate) use self::handshake::{forged, forges_events, serve};
+pub(crate) use self::handshake::{forged, forges_events, refusal, serve};
 pub(crate) use self::timers::on_deadline;
 
 /// Content of the pings that waft sends: pongs with it are ours and go no further.

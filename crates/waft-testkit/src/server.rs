@@ -19,6 +19,7 @@ use crate::{
 /// The program under test, running in a directory of its own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
+    subject: Subject,
     process: Process,
     addresses: Addresses,
     directory: Directory,
@@ -35,15 +36,20 @@ const WARM_UP_HOST: &str = "warm-up.invalid";
 impl Server {
     /// Starts the program under test and waits until it accepts.
     pub fn start(setup: Setup) -> Self {
+        Self::start_as(subject(), setup)
+    }
+
+    /// Starts one of the two programs, whichever is under test: for tests of both together.
+    pub fn start_as(subject: Subject, setup: Setup) -> Self {
         let directory = Directory::create();
         let port = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let addresses = Addresses { front: port(), control: port(), pull: free_port(), command: free_port() };
-        let config = write_files(&setup, &directory.0, &addresses);
-        let process = match subject() {
+        let config = write_files(subject, &setup, &directory.0, &addresses);
+        let process = match subject {
             Subject::Pushpin => start_pushpin(&config),
             Subject::Waft => start_waft(&config),
         };
-        let mut server = Self { process, addresses, directory, subscriptions_before: 0 };
+        let mut server = Self { subject, process, addresses, directory, subscriptions_before: 0 };
         server.wait_until_ready();
         server
     }
@@ -142,7 +148,7 @@ impl Server {
     ///
     /// Pushpin tells of holds in its log only, once for each first subscription of a client to a channel.
     pub fn wait_for_holds(&self, count: usize) {
-        match subject() {
+        match self.subject {
             Subject::Pushpin => self.process.wait_for_output(SUBSCRIBED, self.subscriptions_before + count),
             Subject::Waft => eventually("the metric waft_holds", || {
                 (self.metric("waft_holds").unwrap_or(0.0) >= count as f64).then_some(())
@@ -152,7 +158,7 @@ impl Server {
 
     /// Waits until `channel` has a listener, which is the `nth` subscription that this test makes.
     pub fn wait_for_listener(&self, channel: &str, nth: usize) {
-        match subject() {
+        match self.subject {
             Subject::Pushpin => self.wait_for_holds(nth),
             Subject::Waft => eventually("a listener of the channel", || {
                 let page = self.control(format!("GET /channels?prefix={channel} HTTP/1.1\r\nHost: control\r\n\r\n"));
@@ -188,7 +194,7 @@ impl Server {
     }
 
     fn wait_until_ready(&mut self) {
-        match subject() {
+        match self.subject {
             Subject::Pushpin => {
                 for part in ["zurl", "proxy", "handler"] {
                     self.process.wait_for_output(&format!("[{part}] started"), 1);
@@ -199,7 +205,7 @@ impl Server {
         for address in [self.addresses.front, self.addresses.control] {
             eventually(&format!("a listener on {address}"), || TcpStream::connect(address).ok());
         }
-        if subject() == Subject::Pushpin {
+        if self.subject == Subject::Pushpin {
             self.warm_up();
         }
     }
@@ -236,7 +242,7 @@ pub fn metric_sum(page: &str, name: &str) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum())
 }
 
-fn write_files(setup: &Setup, directory: &Path, addresses: &Addresses) -> PathBuf {
+fn write_files(subject: Subject, setup: &Setup, directory: &Path, addresses: &Addresses) -> PathBuf {
     if setup.is_native() {
         let path = directory.join("waft.toml");
         fs::write(&path, setup.native_text(addresses)).unwrap();
@@ -245,7 +251,7 @@ fn write_files(setup: &Setup, directory: &Path, addresses: &Addresses) -> PathBu
     let path = directory.join("pushpin.conf");
     fs::write(&path, setup.conf_text(directory, addresses)).unwrap();
     let mut routes = setup.routes_text();
-    if subject() == Subject::Pushpin {
+    if subject == Subject::Pushpin {
         routes += &format!("{WARM_UP_HOST} test\n{WARM_UP_HOST},path_beg=/target 127.0.0.1:1\n");
     }
     fs::write(directory.join("routes"), routes).unwrap();

@@ -44,6 +44,8 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         },
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,
+        cross_origin: plan.defaults.aco,
+        sockjs_url: plan.sockjs.client_url.clone(),
         access_log: plan.logging.access,
         drain_timeout: plan.server.drain_timeout.0,
     })

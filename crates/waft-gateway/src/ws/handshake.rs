@@ -153,7 +153,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, exchange: Excha
 }
 
 /// Why a request cannot become a WebSocket, if it cannot.
-fn refusal(shard: &Shard, exchange: &Exchange) -> Option<Answer> {
+pub(crate) fn refusal(shard: &Shard, exchange: &Exchange) -> Option<Answer> {
     let head = &exchange.head;
     if let Err(error) = Request::read(head.method(), head.fields()) {
         let text = "Request contained an Upgrade header with value \"websocket\" but the request was not a valid \
