@@ -708,7 +708,9 @@ pub(crate) async fn answer(
 async fn send(shard: &Shard, client: &Client, exchange: &Exchange, answer: Answer, reusable: bool) -> bool {
     match &exchange.dress {
         None => client.answer(shard, &exchange.head, &answer, reusable).await,
-        Some(dress) => client.answer_as(shard, &exchange.head, exchange.is_to_head(), &dress.own(answer), reusable).await,
+        Some(dress) => {
+            client.answer_as(shard, &exchange.head, exchange.is_to_head(), &dress.own(answer), reusable).await
+        }
     }
 }
 
