@@ -406,6 +406,11 @@ pub(crate) fn filter<'c>(
     let named = subscribe::positions(shard, prefix, subs);
     let positions = subscribe::as_filter_positions(&named);
     let context = Context { sub_meta: meta, pub_meta: &item.payload.meta, channels: &positions };
+    if filters.needs_network() {
+        // What cannot be asked is not let through.
+        shard.metrics.dropped_filter_error.add(1);
+        return Err("filter error: http-check and http-modify are not available".to_owned());
+    }
     if filters.delivery(&context) == Verdict::Drop {
         shard.metrics.dropped_filter.add(1);
         return Ok(None);

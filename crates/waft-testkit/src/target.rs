@@ -156,7 +156,13 @@ impl Target {
     }
 
     fn listen(address: SocketAddr, handle: impl Fn(Connection, &Arc<Shared>) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        let mut address = address;
+        if address.port() == 0 {
+            // From outside the range of outgoing connections, so that a target can come back on its port.
+            address.set_port(free_port());
+        }
+        // The target that was here before may still be closing.
+        let listener = eventually("the address of the target is free", || TcpListener::bind(address).ok());
         let address = listener.local_addr().unwrap();
         let accept = move || {
             let (stream, _) = listener.accept()?;
