@@ -124,7 +124,8 @@ fn original_headers_pass_a_second_proxy_unchanged() {
 #[test]
 fn events_of_a_trusted_proxy_reach_a_backend_and_those_of_others_do_not() {
     let chain = nested("* {}", "* {},over_http", Setup::new(), |_| Reply::text("taken"));
-    let events = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/websocket-events\r\nContent-Length: 6\r\n\r\nOPEN\r\n";
+    let events =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/websocket-events\r\nContent-Length: 6\r\n\r\nOPEN\r\n";
     assert_eq!(chain.outer.fetch(events).body_text(), "taken");
     assert_eq!(chain.target.next_request().body_text(), "OPEN\r\n");
     let refused = chain.inner.fetch(events);

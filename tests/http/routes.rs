@@ -112,7 +112,8 @@ fn the_test_route_answers_by_itself() {
     let server = Server::start(Setup::new().route("* test"));
     assert_eq!(ask(&server, "a", "/"), "Hello from the Pushpin test handler!\n");
     assert_eq!(ask(&server, "a", "/nothing"), "no such test resource\n");
-    let large = server.fetch(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\n\r\n{}", "x".repeat(100_001)));
+    let large =
+        server.fetch(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\n\r\n{}", "x".repeat(100_001)));
     assert_eq!((large.status(), large.body_text().as_str()), (400, "request too large\n"));
     let mut client = server.get("/stream?channel=a&channel=b");
     client.expect_head(200);

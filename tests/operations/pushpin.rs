@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use waft_testkit::{Connection, Process, Response, free_port, waft, waft_only, workspace_root};
+use waft_testkit::{Connection, Process, Response, Server, Setup, free_port, waft, waft_only, workspace_root};
 
 /// A directory for one test.
 fn directory(name: &str) -> PathBuf {
@@ -39,9 +39,17 @@ fn sample(key: &str) -> &'static str {
         "push_in_http_addr" => "127.0.0.1",
         "stats_format" => "json",
         "ipc_file_mode" => "660",
-        "debug" | "auto_cross_origin" | "accept_x_forwarded_protocol" | "accept_pushpin_route" | "log_from"
-        | "log_user_agent" | "allow_compression" | "push_in_sub_connect" | "update_on_first_subscription"
-        | "stats_connection_send" | "set_x_forwarded_protocol" => "true",
+        "debug"
+        | "auto_cross_origin"
+        | "accept_x_forwarded_protocol"
+        | "accept_pushpin_route"
+        | "log_from"
+        | "log_user_agent"
+        | "allow_compression"
+        | "push_in_sub_connect"
+        | "update_on_first_subscription"
+        | "stats_connection_send"
+        | "set_x_forwarded_protocol" => "true",
         "push_in_spec" | "push_in_sub_specs" | "stats_spec" | "command_spec" => "tcp://127.0.0.1:5560",
         _ => "5561",
     }
@@ -96,6 +104,13 @@ fn the_guide_tells_of_parameters_that_routes_have() {
     }
 }
 
+#[test]
+fn user_agents_are_logged_where_that_is_asked_for() {
+    let server = Server::start(Setup::new().route("* test").proxy("log_user_agent=true"));
+    server.fetch("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: browser/9\r\n\r\n");
+    server.wait_for_log("browser/9");
+}
+
 /// The files that the package of Pushpin installs, where it is installed.
 fn packaged() -> Option<(String, String)> {
     let read = |name: &str| fs::read_to_string(Path::new("/etc/pushpin").join(name)).ok();
@@ -114,8 +129,7 @@ fn the_files_of_the_package_serve_as_they_are_but_for_the_ports() {
     let front = free_port();
     let control = free_port();
     let mut conf = conf;
-    for (port, free) in
-        [(7999, front), (5560, free_port()), (5561, control), (5562, free_port()), (5563, free_port())]
+    for (port, free) in [(7999, front), (5560, free_port()), (5561, control), (5562, free_port()), (5563, free_port())]
     {
         assert!(conf.contains(&port.to_string()), "the package has no port {port}");
         conf = conf.replace(&port.to_string(), &free.to_string());

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waft_testkit::{Connection, Opcode, Reply, Response, Server, Setup, Subject, Target, WebSocket, differs, subject, waft_only};
+use waft_testkit::{
+    Connection, Opcode, Reply, Response, Server, Setup, Subject, Target, WebSocket, differs, subject, waft_only,
+};
 
 /// A server whose path `/s` is for SockJS, in front of the test handler.
 fn serve() -> Server {
@@ -43,7 +45,10 @@ fn the_endpoint_tells_what_it_can_do() {
     let answer = server.fetch(request("GET", "/s/info", "Origin: https://app.example\r\n", ""));
     assert_eq!(answer.head.header("Access-Control-Allow-Origin"), Some("https://app.example"));
     let info: Value = serde_json::from_str(&answer.body_text()).unwrap();
-    assert_eq!((&info["websocket"], &info["cookie_needed"], &info["origins"]), (&json!(true), &json!(false), &json!(["*:*"])));
+    assert_eq!(
+        (&info["websocket"], &info["cookie_needed"], &info["origins"]),
+        (&json!(true), &json!(false), &json!(["*:*"]))
+    );
     assert!(info["entropy"].is_u64());
     let preflight = server.fetch(request("OPTIONS", "/s/0/a/xhr", "Origin: https://app.example\r\n", ""));
     assert_eq!(preflight.status(), 204);
@@ -187,9 +192,8 @@ fn a_raw_websocket_carries_messages_as_they_are() {
 /// A backend that accepts every WebSocket over HTTP, echoes, and closes on `bye`.
 fn events_target() -> Target {
     Target::start(|request| {
-        let accept = |body: String| {
-            Reply::status("200 OK").body(body).header("Content-Type", "application/websocket-events")
-        };
+        let accept =
+            |body: String| Reply::status("200 OK").body(body).header("Content-Type", "application/websocket-events");
         let body = request.body_text();
         if body.starts_with("OPEN") {
             return accept("OPEN\r\n".to_owned());
@@ -245,7 +249,8 @@ fn a_close_of_the_backend_is_told_after_its_last_message() {
 
 #[test]
 fn a_refusal_of_the_backend_is_the_answer() {
-    let target = Target::start(|_| Reply::status("403 Forbidden").header("Content-Type", "text/plain").body("not you\n"));
+    let target =
+        Target::start(|_| Reply::status("403 Forbidden").header("Content-Type", "text/plain").body("not you\n"));
     let server = Server::start(Setup::new().route(format!("*,sockjs=/s {},over_http", target.address())));
     expect(&post(&server, "/s/0/abc/xhr", ""), 403, "not you\n");
     let mut client = server.connect();

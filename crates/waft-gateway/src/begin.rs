@@ -286,7 +286,17 @@ enum Sent {
 
 impl<'a> Opening<'a> {
     fn new(shard: &'a Rc<Shard>, client: Client, exchange: Exchange, target: Option<&'a Target>) -> Self {
-        Self { shard, client, exchange, target, out: BytesMut::new(), head_sent: false, bytes: 0, relayed: false, encoder: None }
+        Self {
+            shard,
+            client,
+            exchange,
+            target,
+            out: BytesMut::new(),
+            head_sent: false,
+            bytes: 0,
+            relayed: false,
+            encoder: None,
+        }
     }
 
     fn is_chunked(&self) -> bool {

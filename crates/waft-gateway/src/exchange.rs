@@ -713,7 +713,9 @@ pub(crate) async fn answer(
 async fn send(shard: &Shard, client: &Client, exchange: &Exchange, answer: Answer, reusable: bool) -> bool {
     match &exchange.dress {
         None => client.answer(shard, &exchange.head, &answer, reusable).await,
-        Some(dress) => client.answer_as(shard, &exchange.head, exchange.is_to_head(), &dress.own(answer), reusable).await,
+        Some(dress) => {
+            client.answer_as(shard, &exchange.head, exchange.is_to_head(), &dress.own(answer), reusable).await
+        }
     }
 }
 
@@ -737,12 +739,14 @@ pub(crate) fn log(exchange: &Exchange, target: Option<&Target>, status: u16, byt
         return;
     }
     let head = &exchange.head;
+    let user_agent = exchange.settings.log_user_agent.then(|| head.field("user-agent")).flatten();
     info!(
         target: "access",
         method = head.method(),
         path = head.path_and_query(),
         host = head.host(),
         client = %exchange.peer,
+        user_agent = user_agent.and_then(|agent| str::from_utf8(agent).ok()),
         route = %exchange.route.id,
         to = target.map(|target| target.address.to_string()),
         status,

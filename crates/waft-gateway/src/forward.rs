@@ -140,8 +140,10 @@ impl Outgoing<'_> {
     /// Writes the marked copies: of the headers as they are after the route has set its own.
     fn write_originals(&self, writer: &mut HeadWriter<'_>) {
         let set = &self.route.options.headers;
-        let sent = self.head.fields().filter(|(name, _)| !set.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)));
-        let set = set.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(_, value)| !value.is_empty());
+        let sent =
+            self.head.fields().filter(|(name, _)| !set.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)));
+        let set =
+            set.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(_, value)| !value.is_empty());
         for (name, value) in sent.chain(set) {
             let needs_mark = self.forward.orig_headers_need_mark.iter().any(|listed| listed.eq_ignore_ascii_case(name));
             if !begins_with(name, ORIGINAL) && !needs_mark {

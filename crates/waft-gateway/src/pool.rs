@@ -129,16 +129,18 @@ impl Pool {
     /// Closes connections that have not been used for `limit`, and those their target has closed.
     pub(crate) fn sweep(&self, now: Instant, limit: Duration) {
         let mut all = [self.sites.borrow_mut(), self.untrusted.borrow_mut()];
-        all.iter_mut().for_each(|sites| sites.retain(|_, site| {
-            let mut idle = site.idle.borrow_mut();
-            let before = idle.len();
-            idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
-            site.open.set(site.open.get().saturating_sub(before - idle.len()));
-            for _closed in idle.len()..before {
-                site.freed.notify_one();
-            }
-            site.open.get() > 0
-        }));
+        all.iter_mut().for_each(|sites| {
+            sites.retain(|_, site| {
+                let mut idle = site.idle.borrow_mut();
+                let before = idle.len();
+                idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
+                site.open.set(site.open.get().saturating_sub(before - idle.len()));
+                for _closed in idle.len()..before {
+                    site.freed.notify_one();
+                }
+                site.open.get() > 0
+            })
+        });
     }
 }
 
