@@ -89,6 +89,31 @@ fn a_response_with_a_length_that_breaks_off_closes_the_client() {
 }
 
 #[test]
+fn an_untrusted_target_in_this_network_is_not_called() {
+    let target = Target::start(|_| Reply::text("secret"));
+    let address = target.address();
+    let server = Server::start(
+        Setup::new()
+            .route(format!("* {address},untrusted"))
+            .route(format!("*,debug,path_beg=/debug {address},untrusted"))
+            .route(format!("*,path_beg=/trusted {address}")),
+    );
+    assert_eq!(server.get("/trusted").response().body_text(), "secret");
+    expect_502(server.get("/"), "Error while proxying to origin.\n");
+    expect_502(server.get("/debug"), "Error: Origin host/IP blocked.\n");
+    assert_eq!(target.request_count(), 1);
+}
+
+#[test]
+fn what_is_to_be_encrypted_is_never_sent_in_the_clear() {
+    waft_only!("Pushpin speaks TLS to targets and waits for the answer of this one");
+    let target = Target::start(|_| Reply::text("clear"));
+    let server = Server::start(Setup::new().route(format!("* {},ssl", target.address())));
+    expect_502(server.get("/"), "Error while proxying to origin.\n");
+    assert_eq!(target.request_count(), 0);
+}
+
+#[test]
 fn a_host_without_a_route_gives_502() {
     let server = Server::start(Setup::new().route("known.example 127.0.0.1:1"));
     let mut client = server.connect();

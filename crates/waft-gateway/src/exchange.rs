@@ -19,7 +19,7 @@ use crate::forward::Outgoing;
 use crate::hold;
 use crate::internal;
 use crate::jsonp;
-use crate::pool::TargetConnection;
+use crate::pool::{ConnectError, TargetConnection};
 use crate::relay::{self, Relayed, ResponseBody};
 use crate::respond::{self, CONTINUE, Failure, Frame};
 use crate::service::Answer;
@@ -286,7 +286,12 @@ async fn reach(
     loop {
         let (limits, timeouts) = (&exchange.settings.limits, &exchange.route.options.timeouts);
         let connecting = shard.pool.connect(shard, target, fresh, timeouts.connect, limits.target_connections_max);
-        let mut connection = connecting.await.map_err(|error| AttemptError::NotReached(error.to_string()))?;
+        let mut connection = connecting.await.map_err(|error| match error {
+            ConnectError::Blocked { .. } => {
+                AttemptError::Broken(Failure::target(502, "Error: Origin host/IP blocked."))
+            }
+            error => AttemptError::NotReached(error.to_string()),
+        })?;
         shard.metrics.target_requests.add(1);
         match attempt(shard, client, exchange, target, &mut connection).await {
             Ok(Answered::Relayed(relayed)) => {
@@ -734,12 +739,14 @@ pub(crate) fn log(exchange: &Exchange, target: Option<&Target>, status: u16, byt
         return;
     }
     let head = &exchange.head;
+    let user_agent = exchange.settings.log_user_agent.then(|| head.field("user-agent")).flatten();
     info!(
         target: "access",
         method = head.method(),
         path = head.path_and_query(),
         host = head.host(),
         client = %exchange.peer,
+        user_agent = user_agent.and_then(|agent| str::from_utf8(agent).ok()),
         route = %exchange.route.id,
         to = target.map(|target| target.address.to_string()),
         status,

@@ -23,6 +23,8 @@ const TRUSTED: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     sites: RefCell<HashMap<TargetAddress, Rc<Site>>>,
+    /// Those of targets marked `untrusted`, which may not use what others opened to places they must not reach.
+    untrusted: RefCell<HashMap<TargetAddress, Rc<Site>>>,
 }
 
 /// The connections to one target.
@@ -72,6 +74,10 @@ pub(crate) enum ConnectError {
     TimedOut { target: String, limit: Duration },
     #[error("{target}: this kind of target is not reached by HTTP")]
     Kind { target: String },
+    #[error("{target}: it is marked untrusted and has an address of this network")]
+    Blocked { target: String },
+    #[error("{target}: the option `ssl` is not served here; put a proxy that speaks TLS between")]
+    Encrypted { target: String },
 }
 
 impl Pool {
@@ -85,7 +91,7 @@ impl Pool {
         limit: Duration,
         open_max: usize,
     ) -> Result<TargetConnection, ConnectError> {
-        let site = self.site(&target.address);
+        let site = self.site(target);
         loop {
             if let Some(connection) = if fresh { None } else { site.reuse() } {
                 return Ok(connection);
@@ -111,8 +117,9 @@ impl Pool {
         Ok(TargetConnection { stream, buffer: ReadBuffer::default(), reused: false, slot })
     }
 
-    fn site(&self, address: &TargetAddress) -> Rc<Site> {
-        let mut sites = self.sites.borrow_mut();
+    fn site(&self, target: &Target) -> Rc<Site> {
+        let address = &target.address;
+        let mut sites = if target.untrusted { self.untrusted.borrow_mut() } else { self.sites.borrow_mut() };
         if let Some(site) = sites.get(address) {
             return Rc::clone(site);
         }
@@ -121,15 +128,18 @@ impl Pool {
 
     /// Closes connections that have not been used for `limit`, and those their target has closed.
     pub(crate) fn sweep(&self, now: Instant, limit: Duration) {
-        self.sites.borrow_mut().retain(|_, site| {
-            let mut idle = site.idle.borrow_mut();
-            let before = idle.len();
-            idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
-            site.open.set(site.open.get().saturating_sub(before - idle.len()));
-            for _closed in idle.len()..before {
-                site.freed.notify_one();
-            }
-            site.open.get() > 0
+        let mut all = [self.sites.borrow_mut(), self.untrusted.borrow_mut()];
+        all.iter_mut().for_each(|sites| {
+            sites.retain(|_, site| {
+                let mut idle = site.idle.borrow_mut();
+                let before = idle.len();
+                idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
+                site.open.set(site.open.get().saturating_sub(before - idle.len()));
+                for _closed in idle.len()..before {
+                    site.freed.notify_one();
+                }
+                site.open.get() > 0
+            })
         });
     }
 }
@@ -194,16 +204,29 @@ impl TargetConnection {
 /// A new connection to `target`, which counts nowhere: for those that are not shared.
 pub(crate) async fn open(target: &Target) -> Result<Stream, ConnectError> {
     let refused = |error| ConnectError::Refused { target: target.address.to_string(), error };
+    let blocked = || ConnectError::Blocked { target: target.address.to_string() };
+    let may_be_called = |address: IpAddr| !target.untrusted || !is_inside(address);
+    if target.ssl {
+        // Never in the clear what was to be encrypted.
+        return Err(ConnectError::Encrypted { target: target.address.to_string() });
+    }
     match &target.address {
+        TargetAddress::Unix(_) if target.untrusted => Err(blocked()),
         TargetAddress::Unix(path) => Stream::connect_unix(path).await.map_err(refused),
         TargetAddress::Http { host, port } => {
             if let Ok(address) = host.parse::<IpAddr>() {
+                if !may_be_called(address) {
+                    return Err(blocked());
+                }
                 return Stream::connect_tcp(SocketAddr::new(address, *port)).await.map_err(refused);
             }
             let found = tokio::net::lookup_host((host.as_str(), *port)).await;
             let found = found.map_err(|error| ConnectError::Name { target: target.address.to_string(), error })?;
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
             for address in found.take(ADDRESSES_MAX) {
+                if !may_be_called(address.ip()) {
+                    return Err(blocked());
+                }
                 match Stream::connect_tcp(address).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) => last = error,
@@ -213,6 +236,41 @@ pub(crate) async fn open(target: &Target) -> Result<Stream, ConnectError> {
         }
         TargetAddress::Demo | TargetAddress::Test | TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) => {
             Err(ConnectError::Kind { target: target.address.to_string() })
+        }
+    }
+}
+
+/// Whether an address leads into this machine or a network that is nobody else's (the targets marked `untrusted` are
+/// kept out of these).
+fn is_inside(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            let shared = first == 100 && (64..128).contains(&second);
+            address.is_private() || address.is_loopback() || address.is_link_local() || first == 0 || shared
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_network_are_known() {
+        let inside = "127.0.0.1 10.1.2.3 172.16.0.1 172.31.9.9 192.168.0.1 169.254.1.1 0.0.0.0 100.64.0.1 ::1 :: fc00::1 \
+                      fd12::1 fe80::1 ::ffff:10.0.0.1";
+        for address in inside.split_whitespace() {
+            assert!(is_inside(address.parse().unwrap()), "{address}");
+        }
+        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+            assert!(!is_inside(address.parse().unwrap()), "{address}");
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Settings {
     pub sockjs_url: String,
     /// Log a line for each request.
     pub access_log: bool,
+    /// Put the user agent into that line.
+    pub log_user_agent: bool,
     /// How long requests under way may take after the order to stop.
     pub drain_timeout: Duration,
 }
@@ -158,6 +160,7 @@ impl Default for Settings {
             cross_origin: false,
             sockjs_url: String::new(),
             access_log: true,
+            log_user_agent: false,
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         cross_origin: plan.defaults.aco,
         sockjs_url: plan.sockjs.client_url.clone(),
         access_log: plan.logging.access,
+        log_user_agent: plan.logging.user_agent,
         drain_timeout: plan.server.drain_timeout.0,
     })
 }
