@@ -126,3 +126,23 @@ fn metrics_tell_of_connections_holds_and_items() {
     drop(client);
     eventually("no hold is left", || (server.metric("waft_holds") == Some(0.0)).then_some(()));
 }
+
+#[test]
+fn another_token_counts_from_the_reload_on() {
+    waft_only!("Pushpin asks for no token");
+    let config = |token: &str| {
+        format!("[server]\nlisten = [\"FRONT\"]\n\n[control]\nlisten = [\"CONTROL\"]\ntoken = \"{token}\"\n")
+    };
+    let server = Server::start(Setup::native(config("old")));
+    let asked = |token: &str| {
+        let request = format!("GET /stats HTTP/1.1\r\nHost: c\r\nAuthorization: Bearer {token}\r\n\r\n");
+        server.control(request).status()
+    };
+    assert_eq!((asked("old"), asked("new")), (200, 401));
+    let path = server.directory().join("waft.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"old\"", "\"new\"");
+    std::fs::write(&path, text).unwrap();
+    server.reload();
+    eventually("the new token counts", || (asked("new") == 200).then_some(()));
+    assert_eq!(asked("old"), 401);
+}

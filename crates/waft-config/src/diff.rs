@@ -49,6 +49,9 @@ impl fmt::Display for Change {
 /// Sections that are used up when the process starts.
 const SECTIONS_NEED_RESTART: [&str; 5] = ["control", "log", "metrics", "stats", "zmq"];
 
+/// Keys of those sections that a reload brings all the same.
+const KEYS_APPLIED: [&str; 4] = ["control.token", "control.jwt_key", "metrics.pushpin_names", "metrics.prefix"];
+
 /// Keys of other sections that are used up when the process starts.
 const KEYS_NEED_RESTART: [&str; 7] = [
     "server.listen",
@@ -82,8 +85,8 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
                 value.filter(|_| !SECRET.contains(&what.as_str())).map(ToString::to_string)
             };
             let (old, new) = (show(old), show(new));
-            let needs_restart =
-                SECTIONS_NEED_RESTART.contains(&section.name) || KEYS_NEED_RESTART.contains(&what.as_str());
+            let needs_restart = !KEYS_APPLIED.contains(&what.as_str())
+                && (SECTIONS_NEED_RESTART.contains(&section.name) || KEYS_NEED_RESTART.contains(&what.as_str()));
             let effect = if needs_restart { Effect::NeedsRestart } else { Effect::Applied };
             changes.push(Change { what, old, new, effect });
         }
@@ -148,7 +151,7 @@ mod tests {
         check("", "[limits]\nqueue_items = 5\n", &["limits.queue_items changed from 1000 to 5; needs a restart"]);
         check("[zmq]\npull = \"a\"\n", "", &["zmq.pull changed from \"a\" to nothing; needs a restart"]);
         check("", "[limits]\nsubscriptions_max = 5\n", &["limits.subscriptions_max changed from 20 to 5"]);
-        check("", "[control]\ntoken = \"hush\"\n", &["control.token changed; needs a restart"]);
+        check("", "[control]\ntoken = \"hush\"\n", &["control.token changed"]);
     }
 
     #[test]

@@ -88,6 +88,10 @@ pub(crate) fn is_websocket(head: &RequestHead) -> bool {
 pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead) -> Option<Client> {
     let settings = shard.gateway.settings();
     let secure = client.secure || (settings.forward.accept_scheme && claims_encryption(&head));
+    if head.method() == "CONNECT" {
+        let failure = Failure::request(501, "This server makes no tunnels.");
+        return refuse(shard, client, &head, &failure.answer(false), false).await;
+    }
     let Some(route) = find_route(&settings, &head, secure) else {
         debug!(host = head.host(), path = head.path(), "No route for a request.");
         let mut answer = Failure::request(502, "Route not found").answer(false);

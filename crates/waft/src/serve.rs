@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use waft_config::{Listen, Plan};
 use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
@@ -51,8 +52,10 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     };
     let gateway =
         Arc::new(Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default())));
-    let entrances = entrances(&plan, shards)?;
-    let running = start(&gateway, entrances)?;
+    let control = Arc::new(ControlApi::new(control_config(&plan)?));
+    let entrances = entrances(&plan, shards, &control)?;
+    let (panicked, panics) = mpsc::channel(1);
+    let running = start(&gateway, entrances, panicked)?;
     for route in gateway.settings().table.routes() {
         let targets: Vec<_> = route.targets.iter().map(|target| target.address.to_string()).collect();
         info!(route = %route.id, targets = targets.join(" "), "Serving a route.");
@@ -61,7 +64,8 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        attend(&gateway, plan, configuration, &log, &mut signals).await?;
+        let running_gateway = Running { gateway: &gateway, control: &control, configuration, log: &log };
+        attend(&running_gateway, plan, &mut signals, panics).await?;
         drain(&gateway, running, &mut signals).await
     })
 }
@@ -88,14 +92,32 @@ impl Signals {
 /// What a shard thread takes with it.
 type Entrances = Arc<Mutex<Vec<Option<Vec<Entrance>>>>>;
 
-fn start(gateway: &Arc<Gateway>, entrances: Vec<Vec<Entrance>>) -> Result<Vec<waft_net::Shard>> {
+/// Tells of a shard that ends by a panic.
+struct Tell(mpsc::Sender<()>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // One word is enough, and a full channel has it already.
+            let _told = self.0.try_send(());
+        }
+    }
+}
+
+fn start(
+    gateway: &Arc<Gateway>,
+    entrances: Vec<Vec<Entrance>>,
+    panicked: mpsc::Sender<()>,
+) -> Result<Vec<waft_net::Shard>> {
     let count = entrances.len();
     let entrances: Entrances = Arc::new(Mutex::new(entrances.into_iter().map(Some).collect()));
     let gateway = Arc::clone(gateway);
     let body = move |number: usize| {
         let mine = entrances.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number).and_then(Option::take);
         let gateway = Arc::clone(&gateway);
+        let tell = Tell(panicked.clone());
         async move {
+            let _tell = tell;
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             if let Err(error) = waft_gateway::run(number, gateway, mine.unwrap_or_default()).await {
                 error!(shard = number, %error, "A shard could not run; restart the process.");
@@ -106,7 +128,7 @@ fn start(gateway: &Arc<Gateway>, entrances: Vec<Vec<Entrance>>) -> Result<Vec<wa
 }
 
 /// Binds every address once for each shard.
-fn entrances(plan: &Plan, shards: usize) -> Result<Vec<Vec<Entrance>>> {
+fn entrances(plan: &Plan, shards: usize, control: &Arc<ControlApi>) -> Result<Vec<Vec<Entrance>>> {
     let mut all: Vec<Vec<Entrance>> = (0..shards).map(|_| Vec::new()).collect();
     let mut open = |listen: &Listen, door: Door, tls: Option<&TlsAcceptor>, what: &str| -> Result<()> {
         let (listeners, bound) = bind(&listen.endpoint, shards).with_context(|| {
@@ -129,7 +151,7 @@ fn entrances(plan: &Plan, shards: usize) -> Result<Vec<Vec<Entrance>>> {
         (Some(cert), Some(key)) => Some(TlsAcceptor::from_files(cert, key)?),
         _ => None,
     };
-    let control: Arc<dyn Service> = Arc::new(ControlApi::new(control_config(plan)?));
+    let control: Arc<dyn Service> = Arc::<ControlApi>::clone(control);
     for listen in &plan.control.listen {
         open(listen, Door::Service(Arc::clone(&control)), tls.as_ref(), "control")?;
     }
@@ -180,22 +202,29 @@ fn raise_descriptor_limit() -> u64 {
     }
 }
 
+/// What is running, and what it came from.
+struct Running<'a> {
+    gateway: &'a Gateway,
+    control: &'a ControlApi,
+    configuration: &'a Configuration,
+    log: &'a Log,
+}
+
 /// Waits for signals and changes of files, until the gateway is to end.
 async fn attend(
-    gateway: &Gateway,
+    running: &Running<'_>,
     mut plan: Plan,
-    configuration: &Configuration,
-    log: &Log,
     signals: &mut Signals,
+    mut panics: mpsc::Receiver<()>,
 ) -> Result<()> {
     /// How long a changed file may still be being written.
     const SETTLE: Duration = Duration::from_millis(200);
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut watch = Watch::new(files(&plan, configuration))?;
+    let mut watch = Watch::new(files(&plan, running.configuration))?;
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                if let Err(error) = log.reopen() {
+                if let Err(error) = running.log.reopen() {
                     error!(%error, "The log file could not be opened again; the old one is still written.");
                 }
             }
@@ -204,8 +233,13 @@ async fn attend(
                 watch.forget();
             }
             () = signals.end() => return Ok(()),
+            Some(()) = panics.recv() => {
+                // Its listeners would be missed for ever; whoever started the process starts it again.
+                running.gateway.stop();
+                bail!("a shard ended by a panic; please report the log lines before this one");
+            }
         }
-        if let Err(error) = reload(gateway, &mut plan, configuration) {
+        if let Err(error) = reload(running, &mut plan) {
             error!(error = format!("{error:#}"), "The new configuration cannot be used; the old one stays in force.");
         }
     }
@@ -231,8 +265,8 @@ fn files(plan: &Plan, configuration: &Configuration) -> Vec<PathBuf> {
     configuration.file.iter().chain(&plan.routes_file).cloned().collect()
 }
 
-fn reload(gateway: &Gateway, plan: &mut Plan, configuration: &Configuration) -> Result<()> {
-    let next = (configuration.load)()?;
+fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
+    let next = (running.configuration.load)()?;
     let settings = from_plan(&next)?;
     let changes = waft_config::diff(plan, &next);
     if changes.is_empty() {
@@ -245,7 +279,8 @@ fn reload(gateway: &Gateway, plan: &mut Plan, configuration: &Configuration) -> 
     for note in next.notes.iter().filter(|note| !plan.notes.contains(note)) {
         warn!("{note}");
     }
-    gateway.reload(settings);
+    running.control.reload(control_config(&next)?);
+    running.gateway.reload(settings);
     info!(routes = next.routes.len(), "The new configuration is in force.");
     *plan = next;
     Ok(())
