@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use crate::connection::Socket;
+use crate::port::free_port;
+use crate::wait::eventually;
 use crate::{Connection, DEADLINE, Head};
 
 /// A backend that does what a closure says. Dropping it closes all its connections.
