@@ -10,13 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use waft_config::{Listen, Plan};
 use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
+use waft_doors::Doors;
 use waft_gateway::{Door, Entrance, Gateway, Service};
 use waft_grip::sig::VerifyingKey;
 use waft_net::{Endpoint, TlsAcceptor, bind, spawn_shards};
 
 use crate::logging::Log;
 use crate::reload::Watch;
-use crate::settings::{from_plan, hub_limits};
+use crate::settings::{doors, from_plan, hub_limits};
 
 /// Where the configuration comes from, at start and for each reload.
 pub(crate) struct Configuration {
@@ -49,9 +50,12 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     };
-    let gateway =
-        Arc::new(Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default())));
+    let doors = Doors::new(doors(&plan));
+    let gateway = Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default()));
+    let gateway = Arc::new(doors.observe(gateway));
     let entrances = entrances(&plan, shards)?;
+    // Closed when everything else has ended, so that the end is told too.
+    let _open_doors = doors.open(&gateway)?;
     let running = start(&gateway, entrances)?;
     for route in gateway.settings().table.routes() {
         let targets: Vec<_> = route.targets.iter().map(|target| target.address.to_string()).collect();
