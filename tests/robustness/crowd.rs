@@ -59,8 +59,8 @@ fn a_crowd_is_held_served_and_forgotten_and_comes_back() {
     let after = server.resident_bytes();
     let growth = held.saturating_sub(before) / crowd as u64;
     assert!(growth < 8_192, "{growth} bytes a hold");
-    // What a hold cost is given back; the allocator may keep some megabytes of what passed through it.
-    assert!(after < before + before / 10 + (16 << 20), "{before} bytes before, {after} after");
+    // What a hold cost is given back. A few megabytes are code and stacks that the crowd touched first.
+    assert!(after < before + before / 10 + (4 << 20), "{before} bytes before, {after} after");
     // All come back at once, and nobody is left out.
     let mut clients = gather(&server, crowd);
     server.publish(json!([{ "channel": "c", "http-stream": { "content": "again\n" } }]));

@@ -171,6 +171,11 @@ fn of_publishing(out: &mut Exposition, gateway: &Gateway) {
         "Items discarded because their id was here before.",
         publish.duplicates.value(),
     );
+    out.counter(
+        "waft_publish_malformed_total",
+        "Messages to a publish socket that were no items.",
+        publish.malformed.value(),
+    );
     out.counter("waft_publish_parked_total", "Items that had to wait for the one before them.", publish.parked.value());
     out.counter(
         "waft_publish_dropped_total",

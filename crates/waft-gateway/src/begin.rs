@@ -40,7 +40,10 @@ pub(crate) async fn begin(
     let limit = exchange.settings.limits.hold_body_max;
     if instruct.needs_json_body() {
         let applied = match body.read_all(shard, limit).await {
-            Ok(json) => instruct.apply_json(&json).map_err(|error| bad_instruct_failure(&error)),
+            Ok(json) => {
+                shard.tally(&exchange.route, |traffic| traffic.target_received.content_bytes += body.count(&json));
+                instruct.apply_json(&json).map_err(|error| bad_instruct_failure(&error))
+            }
             Err(error) => Err(body_failure(&error, target)),
         };
         body.release(shard);
@@ -143,11 +146,12 @@ fn last_event_id(exchange: &Exchange) -> Option<&str> {
 }
 
 fn line(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     client_presence: crate::shard::Presence,
     secure: bool,
     leftover: Option<Box<[u8]>>,
 ) -> Line {
+    exchange.seat.hold();
     Line {
         peer: exchange.peer.clone(),
         presence: client_presence,
@@ -156,18 +160,22 @@ fn line(
         keep_alive: exchange.head.keep_alive(),
         half_closed: false,
         leftover,
+        seat: std::mem::take(&mut exchange.seat),
     }
 }
 
 async fn hold_response(
     shard: &Rc<Shard>,
     mut client: Client,
-    exchange: Exchange,
+    mut exchange: Exchange,
     target: &Target,
     instruct: Instruct,
     mut body: ResponseBody,
 ) -> Option<Client> {
     let read = body.read_all(shard, exchange.settings.limits.hold_body_max).await;
+    if let Ok(read) = &read {
+        shard.tally(&exchange.route, |traffic| traffic.target_received.content_bytes += body.count(read));
+    }
     body.release(shard);
     let body = match read {
         Ok(body) => body,
@@ -194,7 +202,7 @@ async fn hold_response(
     log(&exchange, Some(target), instruct.response.code, 0, "accept");
     let leftover = client.buffer.take_unread(&shard.buffers);
     let Client { stream, secure, presence, .. } = client;
-    let line = line(&exchange, presence, secure, leftover);
+    let line = line(&mut exchange, presence, secure, leftover);
     let gone = gone_link(&exchange, &instruct);
     let timeout = instruct.hold_timeout();
     let Exchange { head, body: request_body, trusted, served, dress, .. } = exchange;
@@ -312,6 +320,7 @@ impl<'a> Opening<'a> {
             }
             let version = self.exchange.head.version();
             let head = respond::head(parts.code, &parts.reason, &fields, frame, version, keep_alive);
+            self.tally_written(&head);
             self.out.extend_from_slice(&head);
         }
     }
@@ -346,7 +355,16 @@ impl<'a> Opening<'a> {
 
     fn put_raw(&mut self, piece: &[u8]) {
         self.bytes += piece.len() as u64;
+        self.tally_content(piece.len());
         if self.is_chunked() { put_chunk(&mut self.out, piece) } else { self.out.extend_from_slice(piece) }
+    }
+
+    fn tally_written(&self, head: &[u8]) {
+        self.shard.tally(&self.exchange.route, |traffic| traffic.client_sent.written(head));
+    }
+
+    fn tally_content(&self, count: usize) {
+        self.shard.tally(&self.exchange.route, |traffic| traffic.client_sent.content_bytes += count as u64);
     }
 
     async fn flush(&mut self) -> bool {
@@ -360,10 +378,14 @@ impl<'a> Opening<'a> {
         loop {
             let at_hand = body.is_at_hand();
             match body.next(self.shard).await {
-                Ok(Some(piece)) => match filter.feed(piece) {
-                    Ok(piece) => self.put(&piece),
-                    Err(error) => return Sent::Broken(format!("filter error: {error}")),
-                },
+                Ok(Some(piece)) => {
+                    let count = body.count(&piece);
+                    self.shard.tally(&self.exchange.route, |traffic| traffic.target_received.content_bytes += count);
+                    match filter.feed(piece) {
+                        Ok(piece) => self.put(&piece),
+                        Err(error) => return Sent::Broken(format!("filter error: {error}")),
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => return Sent::Broken(error.to_string()),
             }
@@ -403,6 +425,7 @@ impl<'a> Opening<'a> {
             self.put_head(&instruct.response, Frame::Length(whole.len()), keep_alive);
             self.out.extend_from_slice(&whole);
             self.bytes += whole.len() as u64;
+            self.tally_content(whole.len());
             return self.finish(keep_alive).await;
         }
         match &call {
@@ -607,8 +630,8 @@ impl<'a> Opening<'a> {
     }
 
     /// Makes the hold, in which items wait from now on.
-    fn reserve(&self, instruct: &Instruct) -> Key {
-        let (shard, exchange) = (self.shard, &self.exchange);
+    fn reserve(&mut self, instruct: &Instruct) -> Key {
+        let (shard, exchange) = (self.shard, &mut self.exchange);
         let now = Instant::now();
         let next = instruct.next.as_ref().map(|next| {
             Box::new(Next {

@@ -15,6 +15,7 @@ pub(crate) struct RequestBody {
     saved: Vec<u8>,
     saved_max: usize,
     overflowed: bool,
+    received: u64,
 }
 
 /// What reading a body to its end came to.
@@ -40,12 +41,12 @@ pub(crate) enum Piece {
 impl RequestBody {
     /// The body that `head` announces, of which up to `saved_max` bytes are kept.
     pub(crate) fn new(head: &RequestHead, saved_max: usize) -> Self {
-        Self { decoder: BodyDecoder::new(head.framing()), saved: Vec::new(), saved_max, overflowed: false }
+        Self { decoder: BodyDecoder::new(head.framing()), saved: Vec::new(), saved_max, overflowed: false, received: 0 }
     }
 
     /// A body that was read before, for a request that is made again.
     pub(crate) fn replay(saved: Vec<u8>) -> Self {
-        Self { decoder: BodyDecoder::new(Framing::None), saved_max: saved.len(), saved, overflowed: false }
+        Self { decoder: BodyDecoder::new(Framing::None), saved_max: saved.len(), saved, overflowed: false, received: 0 }
     }
 
     /// Whether the whole body has been read.
@@ -68,6 +69,11 @@ impl RequestBody {
         self.overflowed
     }
 
+    /// Bytes received since the last call.
+    pub(crate) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+
     /// Takes what is kept.
     pub(crate) fn into_saved(self) -> Vec<u8> {
         self.saved
@@ -88,6 +94,7 @@ impl RequestBody {
             let (consumed, len) = (decoded.consumed, decoded.data.len());
             if len > 0 {
                 let skip = (decoded.data.as_ptr() as usize).saturating_sub(before);
+                self.received += len as u64;
                 self.save(decoded.data);
                 return Ok(Piece::Data { skip, len, consumed });
             }

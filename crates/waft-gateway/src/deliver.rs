@@ -136,14 +136,24 @@ enum Step {
     Close,
 }
 
-/// What plain streams of a class get of a run of items, with neighbours merged.
-fn steps(items: &[Item], class: Class) -> (Vec<Step>, usize) {
+/// What plain streams of a class get of a run of items.
+struct Run {
+    steps: Vec<Step>,
+    /// Items among them.
+    count: usize,
+    /// Bytes of their content.
+    content: usize,
+}
+
+/// Puts a run together, with neighbours merged.
+fn steps(items: &[Item], class: Class) -> Run {
     let mut steps = Vec::new();
     let mut merged: Vec<&Item> = Vec::new();
     let mut size = 0;
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     for item in items {
         if let Some(content) = plain_content(item) {
+            bytes += content.len();
             if size + content.len() > MERGED_MAX {
                 steps.extend(merge(&merged, class));
                 merged.clear();
@@ -155,11 +165,11 @@ fn steps(items: &[Item], class: Class) -> (Vec<Step>, usize) {
         } else if item.payload.formats.http_stream.as_ref().is_some_and(|format| format.action == Action::Close) {
             steps.extend(merge(&merged, class));
             steps.push(Step::Close);
-            return (steps, count);
+            return Run { steps, count, content: bytes };
         }
     }
     steps.extend(merge(&merged, class));
-    (steps, count)
+    Run { steps, count, content: bytes }
 }
 
 fn merge(items: &[&Item], class: Class) -> Option<Step> {
@@ -182,7 +192,7 @@ fn merge(items: &[&Item], class: Class) -> Option<Step> {
 
 /// Delivers to streams that need nothing of their own: the same bytes for each.
 async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Member]) {
-    let (all, count) = steps(items, class);
+    let all = steps(items, class);
     let oldest = items.first().map_or(0, |item| item.position.number);
     for (number, crowd) in members.chunks(AT_ONCE).enumerate() {
         if number > 0 {
@@ -193,11 +203,11 @@ async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Membe
         let mut sent = 0;
         for member in crowd {
             if member.since < oldest {
-                delivered += count;
+                delivered += all.count;
                 sent += apply(shard, member.key, &all, now);
             } else {
-                let (some, count) = steps(after(items, member.since), class);
-                delivered += count;
+                let some = steps(after(items, member.since), class);
+                delivered += some.count;
                 sent += apply(shard, member.key, &some, now);
             }
         }
@@ -207,9 +217,10 @@ async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Membe
 }
 
 /// Writes to one plain stream; returns the bytes taken.
-fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], now: Instant) -> u64 {
+fn apply(shard: &Rc<Shard>, key: Key, run: &Run, now: Instant) -> u64 {
     let mut sent = 0;
-    for step in steps {
+    tally(shard, key, run.count, run.content);
+    for step in &run.steps {
         let data = match step {
             Step::Write(data) => data,
             Step::Close => {
@@ -246,10 +257,23 @@ fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], now: Instant) -> u64 {
     sent
 }
 
+/// Counts deliveries to a stream.
+fn tally(shard: &Shard, key: Key, count: usize, content: usize) {
+    if shard.record.is_some()
+        && let Some(Hold::Stream(hold)) = shard.held.borrow().get(key)
+    {
+        shard.tally(&hold.route, |traffic| {
+            traffic.deliveries += count as u64;
+            traffic.client_sent.content_bytes += content as u64;
+        });
+    }
+}
+
 /// What is to be done with an item for one stream.
 enum Treatment {
     Nothing,
-    Write(Bytes),
+    /// These bytes, with so much content.
+    Write(Bytes, usize),
     Close,
     Fetch(Urgency),
     /// These items come first.
@@ -261,7 +285,8 @@ enum Treatment {
 pub(crate) fn to_stream(shard: &Rc<Shard>, key: Key, item: &Item) {
     match treat(shard, key, item) {
         Treatment::Nothing => {}
-        Treatment::Write(data) => {
+        Treatment::Write(data, content) => {
+            tally(shard, key, 1, content);
             if hold::send(shard, key, &data) {
                 shard.metrics.delivered_stream.add(1);
                 put_off_keep_alive(shard, key);
@@ -358,8 +383,10 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
     shard.metrics.gaps_told.add(1);
     let notice = hold::framed(hold.line.version, hold::GAP_NOTICE);
     match treatment {
-        Treatment::Write(data) => Treatment::Write([notice, data].concat().into()),
-        _ => Treatment::Write(notice),
+        Treatment::Write(data, content) => {
+            Treatment::Write([notice, data].concat().into(), hold::GAP_NOTICE.len() + content)
+        }
+        _ => Treatment::Write(notice, hold::GAP_NOTICE.len()),
     }
 }
 
@@ -383,11 +410,11 @@ fn content_for(
             Version::Http11 => item.payload.stream_chunk().cloned(),
             Version::Http10 => stream_content(format).cloned(),
         };
-        return content.map_or(Treatment::Nothing, Treatment::Write);
+        return content.map_or(Treatment::Nothing, |data| Treatment::Write(data, format.content.len()));
     }
     match filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content) {
         Ok(Some(content)) if content.is_empty() => Treatment::Nothing,
-        Ok(Some(content)) => Treatment::Write(hold::framed(version, &content)),
+        Ok(Some(content)) => Treatment::Write(hold::framed(version, &content), content.len()),
         Ok(None) => Treatment::Nothing,
         Err(error) => Treatment::Fail(error),
     }
@@ -487,6 +514,12 @@ pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mu
             Ok(None) | Err(_) => return,
         }
     };
+    if answer.is_some() {
+        shard.tally(&hold.route, |traffic| {
+            traffic.deliveries += 1;
+            traffic.polls_answered += 1;
+        });
+    }
     drop(held);
     if let Some(answer) = answer {
         shard.metrics.delivered_response.add(1);

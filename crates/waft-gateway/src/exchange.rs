@@ -20,6 +20,7 @@ use crate::hold;
 use crate::internal;
 use crate::jsonp;
 use crate::pool::{ConnectError, TargetConnection};
+use crate::record::{Seat, VisitKind, response_head_size};
 use crate::relay::{self, Relayed, ResponseBody};
 use crate::respond::{self, CONTINUE, Failure, Frame};
 use crate::service::Answer;
@@ -49,6 +50,7 @@ pub(crate) struct Exchange {
     pub(crate) served: Vec<(Arc<str>, waft_hub::Position)>,
     /// What its answer is dressed with for scripts of other sites.
     pub(crate) dress: Option<Box<Dress>>,
+    pub(crate) seat: Seat,
 }
 
 struct HeadFields<'a>(&'a RequestHead);
@@ -105,7 +107,8 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
         head.field("grip-sig").is_some_and(|signature| key.verify(signature, crate::sign::unix_seconds()))
     });
     let body = RequestBody::new(&head, settings.limits.request_body_max);
-    let mut exchange = Exchange::new(head, body, route, settings, secure, trusted, &client);
+    let kind = if is_websocket(&head) { VisitKind::Ws } else { VisitKind::Http };
+    let mut exchange = Exchange::new(shard, kind, head, body, route, settings, secure, trusted, &client);
     if sockjs::serves(&exchange) {
         return Box::pin(sockjs::serve(shard, client, exchange)).await;
     }
@@ -137,7 +140,10 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
 }
 
 impl Exchange {
+    #[expect(clippy::too_many_arguments, reason = "each is decided by another step of reading the request")]
     fn new(
+        shard: &Shard,
+        kind: VisitKind,
         head: RequestHead,
         body: RequestBody,
         route: Arc<Route>,
@@ -146,11 +152,13 @@ impl Exchange {
         trusted: bool,
         client: &Client,
     ) -> Self {
+        let seat = shard.seat(kind, &route, &client.peer, secure, &head);
         Self {
             head,
             body,
             route,
             settings,
+            seat,
             secure,
             trusted,
             last: Vec::new(),
@@ -163,7 +171,8 @@ impl Exchange {
     }
 
     /// The exchange for a WebSocket that carries what this request and later ones say.
-    pub(crate) fn to_websocket(&self, head: RequestHead) -> Self {
+    pub(crate) fn to_websocket(&self, shard: &Shard, head: RequestHead) -> Self {
+        let seat = shard.seat(VisitKind::Ws, &self.route, &self.peer, self.secure, &head);
         Self {
             body: RequestBody::new(&head, 0),
             head,
@@ -177,6 +186,7 @@ impl Exchange {
             retry: false,
             served: Vec::new(),
             dress: None,
+            seat,
         }
     }
 
@@ -245,7 +255,9 @@ pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: E
     let mut tried = Vec::new();
     let route = Arc::clone(&exchange.route);
     for target in &route.targets {
-        match reach(shard, &mut client, &mut exchange, target).await {
+        let reached = reach(shard, &mut client, &mut exchange, target).await;
+        tally_body(shard, &mut exchange, target);
+        match reached {
             Ok(Attempt::Relayed(relayed)) => return relayed_to(shard, client, &exchange, target, relayed).await,
             Ok(Attempt::Instruct(instruct, body)) => {
                 // Boxed, so that requests that are only proxied do not carry what a hold needs.
@@ -276,6 +288,23 @@ pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: E
     fail(shard, client, &exchange, &Failure::target(502, detail)).await
 }
 
+/// Counts what has come of the body of a request, and went on to a target.
+fn tally_body(shard: &Shard, exchange: &mut Exchange, target: &Target) {
+    let received = exchange.body.take_received();
+    let again = if exchange.retry { exchange.body.saved().len() as u64 } else { 0 };
+    shard.tally(&exchange.route, |traffic| {
+        traffic.client_received.content_bytes += received;
+        if !is_own(target) {
+            traffic.target_sent.content_bytes += received + again;
+        }
+    });
+}
+
+/// Whether a target is part of waft itself.
+pub(crate) fn is_own(target: &Target) -> bool {
+    matches!(target.address, TargetAddress::Demo | TargetAddress::Test)
+}
+
 /// One target: on a kept connection first, once more on a fresh one if that was closed.
 async fn reach(
     shard: &Rc<Shard>,
@@ -283,7 +312,7 @@ async fn reach(
     exchange: &mut Exchange,
     target: &Target,
 ) -> Result<Attempt, AttemptError> {
-    if let TargetAddress::Demo | TargetAddress::Test = target.address {
+    if is_own(target) {
         return own_target(shard, client, exchange, target).await;
     }
     let mut fresh = false;
@@ -345,6 +374,7 @@ async fn own_target(
         let instruct = Instruct::from_head(answer.status, reason, answer.fields.iter()).map_err(bad_instruct)?;
         return Ok(Attempt::Instruct(Box::new(instruct), ResponseBody::Whole(answer.body)));
     }
+    tally_answer(shard, exchange, &answer);
     let keep = send(shard, client, exchange, answer.clone(), true).await;
     Ok(Attempt::Relayed(Relayed {
         status: answer.status,
@@ -415,6 +445,7 @@ async fn attempt(
     let grip = outgoing.is_grip();
     let mut out = Vec::with_capacity(1024);
     outgoing.write(&mut out);
+    shard.tally(&exchange.route, |traffic| traffic.target_sent.written(&out));
     let chunked = exchange.head.framing() == Framing::Chunked;
     if !exchange.body.saved().is_empty() {
         relay::put_piece(&mut out, exchange.body.saved(), chunked);
@@ -462,6 +493,7 @@ async fn attempt(
             }
         }
     };
+    shard.tally(&exchange.route, |traffic| traffic.target_received.header_bytes += response_head_size(&head));
     if grip && is_instruct(head.fields()) {
         if uploading && let Err(UploadError::Client) = upload.await {
             return Err(AttemptError::ClientGone);
@@ -476,6 +508,7 @@ async fn attempt(
     let keep = exchange.head.keep_alive() && !shard.is_draining();
     let client_side = (exchange.head.version(), exchange.dress.as_deref());
     let frame = write_response_head(&mut out, &head, framing, client_side, keep && !uploading);
+    shard.tally(&exchange.route, |traffic| traffic.client_sent.written(&out));
     let ends_with_connection = frame == Frame::Stream && exchange.head.version() == Version::Http10;
     let relaying = relay::response(relay::Response {
         shard,
@@ -674,6 +707,12 @@ async fn relayed_to(
     target: &Target,
     relayed: Relayed,
 ) -> Option<Client> {
+    if !is_own(target) {
+        shard.tally(&exchange.route, |traffic| {
+            traffic.target_received.content_bytes += relayed.bytes;
+            traffic.client_sent.content_bytes += relayed.bytes;
+        });
+    }
     log(exchange, Some(target), relayed.status, relayed.bytes, if relayed.cut_short { "cut short" } else { "" });
     if relayed.client_reusable {
         return Some(client);
@@ -706,6 +745,7 @@ pub(crate) async fn answer(
     answer: Answer,
     reusable: bool,
 ) -> Option<Client> {
+    tally_answer(shard, exchange, &answer);
     if send(shard, &client, exchange, answer, reusable).await {
         return Some(client);
     }
@@ -721,6 +761,14 @@ async fn send(shard: &Shard, client: &Client, exchange: &Exchange, answer: Answe
             client.answer_as(shard, &exchange.head, exchange.is_to_head(), &dress.own(answer), reusable).await
         }
     }
+}
+
+/// Counts an answer of waft's own.
+fn tally_answer(shard: &Shard, exchange: &Exchange, answer: &Answer) {
+    let head = &exchange.head;
+    shard.tally(&exchange.route, |traffic| {
+        traffic.client_sent.written(&respond::own(head.is_head(), head.version(), answer, true));
+    });
 }
 
 pub(crate) async fn refuse(

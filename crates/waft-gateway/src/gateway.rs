@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use waft_grip::item::Item;
-use waft_hub::{Hub, HubLimits, Ordered, Publish, Published};
+use waft_hub::{Hub, HubLimits, Observer, Ordered, Publish, Published};
 use waft_net::Mailbox;
 
 use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::payload::{Payload, payload_size};
+use crate::record::Recorder;
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::sockjs::Sessions;
@@ -22,6 +23,10 @@ pub(crate) enum Message {
     Deliver(Arc<Ordered<Payload>>),
     /// Every held request is to be sent to its target again.
     Recover,
+    /// The WebSockets of a channel are to hear from their targets now.
+    RefreshChannel(Arc<str>),
+    /// The WebSocket of this name is to hear from its target now.
+    RefreshSocket(Arc<str>),
     /// A channel got its first listener a second ago.
     Update(Arc<str>),
     /// Accept nothing more, and end what can be ended.
@@ -38,6 +43,7 @@ pub struct Gateway {
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
     metrics: Vec<Arc<ShardMetrics>>,
     publish_metrics: PublishMetrics,
+    pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
     draining: AtomicBool,
@@ -53,10 +59,30 @@ impl Gateway {
             mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
             metrics: (0..shards).map(|_| Arc::default()).collect(),
             publish_metrics: PublishMetrics::default(),
+            recorder: None,
             demo,
             sockjs: Sessions::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// The same gateway, with someone who hears what happens to its channels.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn Observer<Payload>>) -> Self {
+        self.hub = self.hub.observed_by(observer);
+        self
+    }
+
+    /// The same gateway, recording its visits and the traffic of its routes, which [`Gateway::recorder`] has to be rid of.
+    #[must_use]
+    pub fn recording(mut self) -> Self {
+        self.recorder = Some(Arc::new(Recorder::new(self.shards())));
+        self
+    }
+
+    /// What was recorded, if anything is.
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     /// Number of shards.
@@ -123,6 +149,21 @@ impl Gateway {
         self.hub.forget_all_last_ids();
         for mailbox in &self.mailboxes {
             mailbox.send(Message::Recover);
+        }
+    }
+
+    /// Lets the WebSockets of a channel that reach their targets by HTTP ask them now.
+    pub fn refresh_channel(&self, channel: &Arc<str>) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(Message::RefreshChannel(Arc::clone(channel)));
+        }
+    }
+
+    /// Lets the WebSocket of this name, if it reaches its target by HTTP, ask it now. Names are known only to a gateway
+    /// that records.
+    pub fn refresh_socket(&self, id: &Arc<str>) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(Message::RefreshSocket(Arc::clone(id)));
         }
     }
 

@@ -23,6 +23,7 @@ use crate::buffer::ReadBuffer;
 use crate::client::Client;
 use crate::dress::{Dress, Whole};
 use crate::link::{self, Base};
+use crate::record::Seat;
 use crate::respond::{self, Frame};
 use crate::service::Door;
 use crate::shard::{Presence, Shard};
@@ -80,6 +81,7 @@ pub(crate) struct Line {
     pub(crate) half_closed: bool,
     /// What the client sent early: the beginning of its next request.
     pub(crate) leftover: Option<Box<[u8]>>,
+    pub(crate) seat: Seat,
 }
 
 /// A long-poll.
@@ -567,6 +569,9 @@ pub(crate) fn whole_bytes(hold: &ResponseHold, response: Whole, last: bool) -> B
 
 /// Answers a long-poll and ends its hold.
 pub(crate) fn answer_response(shard: &Rc<Shard>, key: Key, answer: &Bytes) {
+    if let Some(Hold::Response(hold)) = shard.held.borrow().get(key) {
+        shard.tally(&hold.route, |traffic| traffic.client_sent.written(answer));
+    }
     let Some(line) = take_out(shard, key) else { return };
     finish(shard, key, line, answer);
 }
@@ -719,6 +724,7 @@ pub(crate) struct Retried {
     pub(crate) request: SavedRequest,
     /// Its channels, as the target calls them, with their positions.
     pub(crate) positions: Vec<(String, Option<String>)>,
+    pub(crate) seat: Seat,
 }
 
 /// Takes a long-poll out of the held set.
@@ -732,11 +738,11 @@ pub(crate) fn take_response(shard: &Rc<Shard>, key: Key) -> Option<Retried> {
     let positions = subscribe::positions(shard, &route.options.prefix, &subs);
     subscribe::leave(shard, Mode::Response, &subs);
     count(shard, Mode::Response, -1);
-    let Line { peer, presence, secure, leftover, .. } = line;
+    let Line { peer, presence, secure, leftover, seat, .. } = line;
     let stream = Stream::from_fd(socket, &peer).ok()?;
     let buffer = leftover.map_or_else(ReadBuffer::default, |leftover| ReadBuffer::holding(&leftover));
     let client = Client { stream, buffer, peer, door: Door::Front, secure, presence };
-    Some(Retried { client, route, request: *request, positions })
+    Some(Retried { client, route, request: *request, positions, seat })
 }
 
 /// Writes what waits for a hold whose socket has just been attached.

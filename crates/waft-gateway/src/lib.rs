@@ -26,6 +26,7 @@ mod link;
 pub mod metrics;
 mod payload;
 mod pool;
+mod record;
 mod relay;
 mod respond;
 mod service;
@@ -39,6 +40,7 @@ mod ws;
 
 pub use gateway::Gateway;
 pub use payload::Payload;
+pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 pub use service::{Answer, Door, Request, Service};
 pub use settings::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings, WebSocketSettings};
 pub use shard::{Entrance, run};

@@ -14,6 +14,7 @@ use waft_route::{Route, Target, TargetAddress};
 use crate::exchange::Exchange;
 use crate::forward::Outgoing;
 use crate::pool::TargetConnection;
+use crate::record::response_head_size;
 use crate::relay::ResponseBody;
 use crate::shard::Shard;
 
@@ -253,12 +254,14 @@ async fn exchange(
     };
     let mut out = Vec::with_capacity(512);
     outgoing.write(&mut out);
+    shard.tally(route, |traffic| traffic.target_sent.written(&out));
     connection.stream.write_all(&out).await.map_err(|error| error.to_string())?;
     let answer = async {
         loop {
             match parse_response(connection.buffer.unread(), &settings.limits.head) {
                 Ok(Parsed::Complete { head, consumed }) => {
                     connection.buffer.consume(consumed);
+                    shard.tally(route, |traffic| traffic.target_received.header_bytes += response_head_size(&head));
                     if head.status() >= 200 {
                         return Ok(head);
                     }

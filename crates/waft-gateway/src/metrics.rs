@@ -47,6 +47,8 @@ pub struct PublishMetrics {
     pub bytes: SharedCounter,
     /// Items discarded because their id had been seen a short while before.
     pub duplicates: SharedCounter,
+    /// Messages to a publish socket that were no items.
+    pub malformed: SharedCounter,
     /// Items that had to wait for their predecessor.
     pub parked: SharedCounter,
     /// Items dropped because too many waited already, or another waited for the same predecessor.

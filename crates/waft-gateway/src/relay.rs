@@ -166,6 +166,14 @@ pub(crate) enum BodyError {
 }
 
 impl ResponseBody {
+    /// Bytes that came from a target just now: those of `piece`, unless they had been read before.
+    pub(crate) fn count(&self, piece: &Bytes) -> u64 {
+        match self {
+            Self::Whole(_) => 0,
+            Self::Wire(_) => piece.len() as u64,
+        }
+    }
+
     /// The body that follows on `connection`.
     pub(crate) fn wire(connection: TargetConnection, framing: Framing, keep_alive: bool) -> Self {
         let reusable = keep_alive && framing != Framing::UntilClose;

@@ -20,6 +20,7 @@ use crate::gateway::{Gateway, Message};
 use crate::hold::{self, Hold, Member, Templates};
 use crate::metrics::ShardMetrics;
 use crate::pool::Pool;
+use crate::record::ShardRecord;
 use crate::service::Door;
 use crate::sign::Signatures;
 use crate::update::{self, Updates};
@@ -50,6 +51,8 @@ pub(crate) struct Shard {
     pub(crate) signatures: Signatures,
     pub(crate) updates: Updates,
     pub(crate) ws: ws::State,
+    /// Only in a gateway that records.
+    pub(crate) record: Option<Rc<ShardRecord>>,
     /// Told once a second, for whatever waits with a coarse deadline.
     pub(crate) sweep: Notify,
     /// Held connections with bytes that wait for the client.
@@ -125,6 +128,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         peak: Cell::new(0),
         changed: Notify::new(),
     });
+    let record = gateway.recorder().map(|recorder| Rc::new(ShardRecord::new(Arc::clone(recorder), number)));
     let shard = Rc::new(Shard {
         number,
         gateway,
@@ -137,6 +141,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         signatures: Signatures::default(),
         updates: Updates::default(),
         ws: ws::State::default(),
+        record,
         sweep: Notify::new(),
         slow: RefCell::default(),
         drained: Notify::new(),
@@ -335,6 +340,8 @@ async fn read_mailbox(shard: Rc<Shard>) {
             match message {
                 Message::Deliver(item) => items.push(item),
                 Message::Recover => update::recover_all(shard),
+                Message::RefreshChannel(channel) => ws::refresh_channel(shard, &channel),
+                Message::RefreshSocket(id) => ws::refresh_socket(shard, &id),
                 Message::Update(channel) => update::channel(shard, &channel),
                 Message::Drain => drain(shard),
                 Message::Stop => return,

@@ -107,7 +107,9 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, mut exchange: E
                 if let Some(refusal) = ws::refusal(shard, &exchange) {
                     return answer(shard, client, &exchange, refusal).await;
                 }
-                let Some(meant) = meant(&exchange) else { return answer(shard, client, &exchange, not_found()).await };
+                let Some(meant) = meant(shard, &exchange) else {
+                    return answer(shard, client, &exchange, not_found()).await;
+                };
                 bridge::framed(shard, client, exchange, meant).await
             }
             _ => answer(shard, client, &exchange, not_found()).await,
@@ -167,13 +169,13 @@ fn with_query(path: String, head: &RequestHead) -> String {
 }
 
 /// The request for the WebSocket that a request of a session stands for.
-fn meant(exchange: &Exchange) -> Option<Exchange> {
+fn meant(shard: &Shard, exchange: &Exchange) -> Option<Exchange> {
     let endpoint = exchange.route.options.sockjs.as_ref()?;
     // 16 bytes that nobody needs to guess: 21 characters at random, one whose low bits are zero.
     let key: String = (0..21).map(|_| fastrand::alphanumeric()).chain(['A', '=', '=']).collect();
     let path = with_query(wire::target_path(endpoint, false), &exchange.head);
     let head = wire::websocket_request(&exchange.head, &path, &key, false)?;
-    Some(exchange.to_websocket(head))
+    Some(exchange.to_websocket(shard, head))
 }
 
 /// Answers a request with what all answers of SockJS have: nothing is cached, and every site may read it.
@@ -255,7 +257,7 @@ async fn poll(
         return answer(shard, client, &exchange, Answer::text(503, "Too many sessions\n")).await;
     };
     if fresh {
-        match meant(&exchange) {
+        match meant(shard, &exchange) {
             Some(meant) => {
                 let (shard, shared) = (Rc::clone(shard), Arc::clone(&shared));
                 tokio::task::spawn_local(bridge::polled(shard, shared, key, meant));

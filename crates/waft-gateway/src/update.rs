@@ -170,7 +170,7 @@ fn last_of(positions: Vec<(String, Option<String>)>) -> Vec<(String, String)> {
 /// Makes the request of a long-poll again. `hint` is the item that asked for it, if one did.
 pub(crate) fn retry(shard: &Rc<Shard>, key: Key, hint: Option<&Item>) {
     let Some(retried) = hold::take_response(shard, key) else { return };
-    let hold::Retried { client, route, request, positions } = retried;
+    let hold::Retried { client, route, request, positions, seat } = retried;
     let settings = shard.gateway.settings();
     let route = settings.table.by_id(&route.id).map_or(route, Arc::clone);
     let served = positions
@@ -198,6 +198,7 @@ pub(crate) fn retry(shard: &Rc<Shard>, key: Key, hint: Option<&Item>) {
         retry: true,
         served,
         dress: request.dress,
+        seat,
     };
     let shard = Rc::clone(shard);
     tokio::task::spawn_local(async move {
@@ -233,7 +234,10 @@ async fn fetch(shard: Rc<Shard>, route: Arc<Route>, wish: Wish, keys: Vec<Key>) 
     let mut any = false;
     loop {
         let piece = match body.next(&shard).await {
-            Ok(Some(piece)) => filter.feed(piece),
+            Ok(Some(piece)) => {
+                shard.tally(&route, |traffic| traffic.target_received.content_bytes += body.count(&piece));
+                filter.feed(piece)
+            }
             Ok(None) => match filter.finish() {
                 Ok(()) => break,
                 Err(error) => Err(error),
@@ -243,6 +247,7 @@ async fn fetch(shard: Rc<Shard>, route: Arc<Route>, wish: Wish, keys: Vec<Key>) 
         match piece {
             Ok(piece) => {
                 any |= !piece.is_empty();
+                shard.tally(&route, |traffic| traffic.client_sent.content_bytes += (piece.len() * keys.len()) as u64);
                 append(&shard, &keys, &piece).await;
             }
             Err(error) => {

@@ -39,10 +39,11 @@ use waft_websocket::over_http::{Client, Kind, Options};
 use self::over_http::Link;
 use self::timers::{keep_alive_due, put_off_keep_alive, rearm};
 use crate::hold::{self, Hold, Line, Meta, count};
+use crate::record::Seat;
 use crate::shard::{Presence, Shard};
 use crate::subscribe::{self, Sub};
 
-pub(crate) use self::deliver::deliver;
+pub(crate) use self::deliver::{deliver, refresh_channel, refresh_socket};
 pub(crate) use self::direct::{TargetSide, target_gone};
 pub(crate) use self::handshake::{forged, forges_events, refusal, serve};
 pub(crate) use self::timers::on_deadline;
@@ -110,6 +111,7 @@ pub(crate) struct WsHold {
     /// The client's close frame has come.
     close_received: bool,
     secure: bool,
+    seat: Seat,
 }
 
 const _: () = assert!(size_of::<WsHold>() <= 208, "an idle WebSocket is kept as a small record");
@@ -407,6 +409,7 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
     if matches!(&event, Event::Pong(content) if *content == PING_CONTENT) {
         return;
     }
+    tally_client_event(shard, hold, &event);
     match &hold.target {
         ToTarget::Direct(_) => match event {
             Event::Binary(content) => out.target_frame(Opcode::Binary, true, &content),
@@ -433,6 +436,41 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
             link.session.borrow_mut().handle_client(Client::Sent(kind, content));
         }
     }
+}
+
+/// Counts a message of a client, which goes on to its target.
+fn tally_client_event(shard: &Shard, hold: &WsHold, event: &Event) {
+    let (content, last) = match event {
+        Event::Binary(content) | Event::Text(content) => (content.len(), true),
+        Event::Fragment(piece) => (piece.content.len(), piece.fin),
+        Event::Close(_) | Event::Ping(_) | Event::Pong(_) => return,
+    };
+    shard.tally(&hold.route, |traffic| {
+        traffic.client_received.piece(content, last);
+        match hold.target {
+            ToTarget::Direct(_) => traffic.target_sent.piece(content, last),
+            // The content is counted with the request that it goes into.
+            ToTarget::OverHttp(_) => traffic.target_sent.messages += u64::from(last),
+            ToTarget::Echo | ToTarget::Nowhere => {}
+        }
+        if matches!(hold.target, ToTarget::Echo) && !hold.close_sent {
+            traffic.client_sent.piece(content, last);
+        }
+    });
+}
+
+/// Counts a message of a target, or a piece of one, which goes on to the client if it is `relayed`.
+fn tally_from_target(shard: &Shard, hold: &WsHold, content: usize, last: bool, relayed: bool) {
+    shard.tally(&hold.route, |traffic| {
+        match hold.target {
+            // The content was counted with the answer that it came in.
+            ToTarget::OverHttp(_) => traffic.target_received.messages += u64::from(last),
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => traffic.target_received.piece(content, last),
+        }
+        if relayed {
+            traffic.client_sent.piece(content, last);
+        }
+    });
 }
 
 /// A client has sent its close frame: nothing more comes from it.
@@ -473,11 +511,16 @@ fn from_target(shard: &Rc<Shard>, key: Key, kind: Kind, content: Bytes, out: &mu
         Kind::Pong => Opcode::Pong,
         Kind::Text => Opcode::Text,
     };
+    let size = content.len();
     let sorted = match &hold.grip {
         Some(grip) if !opcode.is_control() => grip.classify(kind == Kind::Text, &content),
         _ => FromTarget::Relay(content),
     };
     let closed = hold.close_sent;
+    if !opcode.is_control() {
+        let relayed = matches!(&sorted, FromTarget::Relay(_)) && !closed;
+        tally_from_target(shard, hold, size, true, relayed);
+    }
     match sorted {
         FromTarget::Relay(content) if !closed => out.message(shard, hold.deflate.as_ref(), opcode, &content),
         FromTarget::Relay(_) => {}
@@ -586,12 +629,14 @@ fn finish(shard: &Rc<Shard>, key: Key) {
     let_go(shard, &hold);
     let WsHold { peer, presence, secure, .. } = *hold;
     let version = Version::Http11;
-    let line = Line { peer, presence, secure, version, keep_alive: false, half_closed: false, leftover: None };
+    let seat = Seat::default();
+    let line = Line { peer, presence, secure, version, keep_alive: false, half_closed: false, leftover: None, seat };
     hold::finish(shard, key, line, &Bytes::new());
 }
 
 /// Ends what a WebSocket has beyond its connection.
 pub(crate) fn let_go(shard: &Rc<Shard>, hold: &WsHold) {
+    shard.unplace(&hold.seat);
     subscribe::leave(shard, Mode::Ws, &hold.subs);
     count(shard, Mode::Ws, -1);
     match &hold.target {

@@ -8,11 +8,12 @@ use crate::limits::{HubLimits, ITEM_OVERHEAD};
 use crate::log::Log;
 use crate::stripe::Ledger;
 use crate::timers::TimerKey;
-use crate::{ListenerCounts, Mode, Ordered, Outcome, Position, Publish};
+use crate::{ListenerCounts, Mode, Observer, Ordered, Outcome, Position, Publish};
 
 /// What one call into the hub is made with.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Turn<'a, P> {
     pub(crate) now: Instant,
+    pub(crate) observer: Option<&'a dyn Observer<P>>,
     pub(crate) epoch: u64,
     pub(crate) limits: &'a HubLimits,
     pub(crate) totals: &'a Totals,
@@ -120,7 +121,7 @@ impl<P> Channel<P> {
     /// Delivers a new item, or parks it until its predecessor came.
     pub(crate) fn accept(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn<'_, P>,
         ledger: &mut Ledger,
         item: Publish<P>,
         deliver: &mut dyn FnMut(u16, &Arc<Ordered<P>>),
@@ -141,7 +142,7 @@ impl<P> Channel<P> {
     /// Delivers an item, makes it the last one, and lets those follow that waited for it. Tells how many did.
     fn deliver_in_sequence(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn<'_, P>,
         ledger: &mut Ledger,
         item: Publish<P>,
         received: Instant,
@@ -163,7 +164,7 @@ impl<P> Channel<P> {
     /// Gives an item the next number, hands it to the shards that listen, and keeps it in the log.
     fn order(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn<'_, P>,
         ledger: &mut Ledger,
         item: Publish<P>,
         received: Instant,
@@ -176,13 +177,18 @@ impl<P> Channel<P> {
         for interest in &self.interest {
             deliver(interest.shard, &item);
         }
+        if let Some(observer) = turn.observer
+            && !self.interest.is_empty()
+        {
+            observer.ordered(&item, self.counts());
+        }
         if turn.limits.log_items_max > 0 {
             self.keep(turn, ledger, item);
         }
         position
     }
 
-    fn keep(&mut self, turn: &Turn<'_>, ledger: &mut Ledger, item: Arc<Ordered<P>>) {
+    fn keep(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger, item: Arc<Ordered<P>>) {
         let log = self.log.get_or_insert_with(|| Box::new(Log::new()));
         if log.timer.is_none() {
             log.timer = Some(ledger.aging.arm(item.received + turn.limits.log_age_max, &item.channel));
@@ -215,7 +221,7 @@ impl<P> Channel<P> {
     }
 
     /// Takes out of the log what is too old, after its deadline was taken.
-    pub(crate) fn age(&mut self, turn: &Turn<'_>, ledger: &mut Ledger, name: &Arc<str>) {
+    pub(crate) fn age(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger, name: &Arc<str>) {
         if let Some(log) = &mut self.log {
             log.timer = None;
         }
@@ -236,7 +242,7 @@ impl<P> Channel<P> {
         }
     }
 
-    fn park(&mut self, turn: &Turn<'_>, ledger: &mut Ledger, item: Publish<P>) -> Outcome {
+    fn park(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger, item: Publish<P>) -> Outcome {
         let sequence = self.sequence.get_or_insert_with(|| Box::new(Sequence::new()));
         if sequence.parked.iter().any(|parked| parked.item.prev_id == item.prev_id) {
             return Outcome::RivalParked;
@@ -258,12 +264,12 @@ impl<P> Channel<P> {
     }
 
     /// Takes the parked item out that names `last` as its predecessor.
-    fn unpark_after(&mut self, turn: &Turn<'_>, ledger: &mut Ledger, last: &str) -> Option<Parked<P>> {
+    fn unpark_after(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger, last: &str) -> Option<Parked<P>> {
         let place = self.sequence.as_ref()?.parked_after(last)?;
         self.unpark(turn, ledger, place)
     }
 
-    fn unpark(&mut self, turn: &Turn<'_>, ledger: &mut Ledger, place: usize) -> Option<Parked<P>> {
+    fn unpark(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger, place: usize) -> Option<Parked<P>> {
         let sequence = self.sequence.as_mut().filter(|sequence| place < sequence.parked.len())?;
         let parked = sequence.parked.remove(place);
         ledger.parked -= 1;
@@ -280,7 +286,7 @@ impl<P> Channel<P> {
     /// Delivers the parked items that waited long enough, after their deadline was taken.
     pub(crate) fn release_due(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn<'_, P>,
         ledger: &mut Ledger,
         name: &Arc<str>,
         deliver: &mut dyn FnMut(u16, &Arc<Ordered<P>>),
@@ -299,14 +305,14 @@ impl<P> Channel<P> {
         }
     }
 
-    fn parked_due(&self, turn: &Turn<'_>) -> Option<Instant> {
+    fn parked_due(&self, turn: &Turn<'_, P>) -> Option<Instant> {
         let oldest = self.sequence.as_ref()?.parked.first()?;
         Some(oldest.since + turn.limits.message_wait)
     }
 
     /// The last subscription is gone: the last id means nothing any more, and nobody waits for an order. What is parked
     /// goes to the log, because its publishers were told that it is accepted.
-    pub(crate) fn end_sequence(&mut self, turn: &Turn<'_>, ledger: &mut Ledger) {
+    pub(crate) fn end_sequence(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger) {
         self.forget(turn.totals, ledger);
         while let Some(parked) = self.unpark(turn, ledger, 0) {
             self.order(turn, ledger, parked.item, parked.since, &mut |_, _| {});
@@ -314,7 +320,7 @@ impl<P> Channel<P> {
         self.sequence = None;
     }
 
-    fn remember(&mut self, turn: &Turn<'_>, ledger: &mut Ledger, name: &Arc<str>, id: Option<Arc<str>>) {
+    fn remember(&mut self, turn: &Turn<'_, P>, ledger: &mut Ledger, name: &Arc<str>, id: Option<Arc<str>>) {
         let Some(id) = id else { return self.forget(turn.totals, ledger) };
         if turn.limits.remembered_channels_max == 0 {
             return;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::channel::{Totals, Turn};
 use crate::seen::IdDigest;
 use crate::stripe::Stripe;
-use crate::{HubLimits, Ordered, Position, Publish};
+use crate::{HubLimits, Observer, Ordered, Position, Publish};
 
 /// All channels of the process. Shared by reference between the shards.
 ///
@@ -22,6 +22,7 @@ pub struct Hub<P> {
     totals: Totals,
     hasher: RandomState,
     digest: IdDigest,
+    observer: Option<Arc<dyn Observer<P>>>,
     stripes: Box<[Mutex<Stripe<P>>]>,
     /// The stripe where the next [`Hub::expire`] begins.
     cursor: AtomicUsize,
@@ -185,9 +186,17 @@ impl<P> Hub<P> {
             totals: Totals::default(),
             hasher,
             digest: IdDigest::default(),
+            observer: None,
             stripes,
             cursor: AtomicUsize::new(0),
         }
+    }
+
+    /// The same hub, with someone who hears what happens to its channels.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn Observer<P>>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// The limits it was made with.
@@ -310,8 +319,9 @@ impl<P> Hub<P> {
         totals
     }
 
-    const fn turn(&self, now: Instant) -> Turn<'_> {
-        Turn { now, epoch: self.epoch, limits: &self.limits, totals: &self.totals }
+    fn turn(&self, now: Instant) -> Turn<'_, P> {
+        let observer = self.observer.as_deref();
+        Turn { now, observer, epoch: self.epoch, limits: &self.limits, totals: &self.totals }
     }
 
     #[expect(clippy::indexing_slicing, reason = "the place is taken modulo the fixed number of stripes")]

@@ -55,6 +55,7 @@ mod limits;
 mod listener;
 mod log;
 mod names;
+mod observer;
 mod position;
 mod seen;
 mod stripe;
@@ -64,4 +65,5 @@ pub use hub::{ChannelCounts, Hub, HubTotals, ListenerCounts, Mode, Outcome, Publ
 pub use item::{Ordered, Publish};
 pub use limits::{HubLimits, ITEM_OVERHEAD};
 pub use listener::{ChannelIndex, Listeners, Subscription};
+pub use observer::Observer;
 pub use position::{Position, PositionError};

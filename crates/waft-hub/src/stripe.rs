@@ -55,7 +55,7 @@ impl<P> Stripe<P> {
 
     pub(crate) fn publish(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn<'_, P>,
         item: Publish<P>,
         digest: Option<u128>,
         deliver: &mut dyn FnMut(u16, &Arc<Ordered<P>>),
@@ -83,7 +83,7 @@ impl<P> Stripe<P> {
         Published { outcome, position, listeners: if position.is_some() { listeners } else { 0 }, released }
     }
 
-    pub(crate) fn subscribe(&mut self, turn: &Turn<'_>, shard: u16, channel: &str, mode: Mode) -> Subscribed {
+    pub(crate) fn subscribe(&mut self, turn: &Turn<'_, P>, shard: u16, channel: &str, mode: Mode) -> Subscribed {
         let name = match self.channels.get_key_value(channel) {
             Some((name, _)) => Arc::clone(name),
             None => Arc::from(channel),
@@ -96,11 +96,17 @@ impl<P> Stripe<P> {
         {
             self.ledger.lingering.disarm(timer);
         }
+        if let Some(observer) = turn.observer {
+            if first_on_instance {
+                observer.subscribed(&name, true);
+            }
+            observer.counted(&name, mode, *state.counts().of_mode(mode), false);
+        }
         let position = Position { epoch: turn.epoch, number: state.end };
         Subscribed { first_on_instance, name, last_id: state.last_id().cloned(), position }
     }
 
-    pub(crate) fn unsubscribe(&mut self, turn: &Turn<'_>, shard: u16, channel: &str, mode: Mode) {
+    pub(crate) fn unsubscribe(&mut self, turn: &Turn<'_, P>, shard: u16, channel: &str, mode: Mode) {
         let Some((name, _)) = self.channels.get_key_value(channel) else { return };
         let name = Arc::clone(name);
         let Some(state) = self.channels.get_mut(channel) else { return };
@@ -110,6 +116,13 @@ impl<P> Stripe<P> {
         let is_last_poll = mode == Mode::Response && state.counts().response == 0;
         if is_last_poll && !turn.limits.linger.is_zero() {
             state.lingering = Some(self.ledger.lingering.arm(turn.now + turn.limits.linger, &name));
+        }
+        if let Some(observer) = turn.observer {
+            let lingering = mode == Mode::Response && state.lingering.is_some();
+            observer.counted(&name, mode, *state.counts().of_mode(mode), lingering);
+            if !state.is_subscribed() {
+                observer.subscribed(&name, false);
+            }
         }
         if !state.is_subscribed() {
             state.end_sequence(turn, &mut self.ledger);
@@ -154,7 +167,7 @@ impl<P> Stripe<P> {
     /// Does what is due, at most about `budget` steps of it, and tells how many steps are left and what is next.
     pub(crate) fn expire(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &Turn<'_, P>,
         mut budget: usize,
         deliver: &mut dyn FnMut(u16, &Arc<Ordered<P>>),
     ) -> (usize, Option<Instant>) {
@@ -173,6 +186,12 @@ impl<P> Stripe<P> {
             budget -= 1;
             if let Some(state) = self.channels.get_mut(&name) {
                 state.lingering = None;
+                if let Some(observer) = turn.observer {
+                    observer.counted(&name, Mode::Response, 0, false);
+                    if !state.is_subscribed() {
+                        observer.subscribed(&name, false);
+                    }
+                }
                 if !state.is_subscribed() {
                     state.end_sequence(turn, &mut self.ledger);
                 }
@@ -217,7 +236,7 @@ impl<P> Stripe<P> {
         (self.channels.len(), self.ledger.log_items, self.ledger.parked)
     }
 
-    fn is_first_sight(&mut self, turn: &Turn<'_>, digest: u128) -> bool {
+    fn is_first_sight(&mut self, turn: &Turn<'_, P>, digest: u128) -> bool {
         let forgotten = self.ledger.seen.expire(turn.now, turn.limits.id_cache_ttl, usize::MAX);
         turn.totals.seen_ids.fetch_sub(forgotten, Ordering::Relaxed);
         let new = self.ledger.seen.insert(turn.now, digest);
@@ -231,7 +250,7 @@ impl<P> Stripe<P> {
     }
 
     /// Brings what was just added back under the limits that count all channels.
-    fn keep_totals(&mut self, turn: &Turn<'_>) {
+    fn keep_totals(&mut self, turn: &Turn<'_, P>) {
         while turn.totals.remembered.load(Ordering::Relaxed) > turn.limits.remembered_channels_max
             && self.forget_oldest_last_id(turn.totals)
         {}

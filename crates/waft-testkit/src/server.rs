@@ -64,6 +64,16 @@ impl Server {
         self.addresses.control
     }
 
+    /// The address of the PULL socket.
+    pub fn pull_address(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.addresses.pull)
+    }
+
+    /// The address of the socket for commands.
+    pub fn command_address(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.addresses.command)
+    }
+
     /// The directory with its configuration; the test may put files there.
     pub fn directory(&self) -> &Path {
         &self.directory.0

@@ -172,7 +172,9 @@ impl Owned {
     fn turn(&mut self) {
         let reading =
             self.can_receive && !self.queues.paused.load(Ordering::Acquire) && !lock(&self.queues.incoming).stalled;
-        let resumed = reading && !std::mem::replace(&mut self.reading, reading);
+        // Set in either case: what came while nothing was read is not announced again.
+        let was_reading = std::mem::replace(&mut self.reading, reading);
+        let resumed = reading && !was_reading;
         if !std::mem::take(&mut self.recheck) && !resumed {
             return;
         }
@@ -369,6 +371,25 @@ mod tests {
         assert!(lock(&pull.receiver.queues.incoming).messages.is_empty());
         pull.receiver.pause(false);
         assert_eq!(next(&mut pull.receiver, 1).await, [Message::single("held")]);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_was_full_is_filled_again() {
+        let engine = Engine::start("test").unwrap();
+        let mut pull = engine.open(&SocketOptions { queue_max: 4, ..bound(Kind::Pull) }).unwrap();
+        let push = engine.open(&connected(Kind::Push, &pull)).unwrap();
+        for round in 0..20_u32 {
+            for number in 0..1_000 {
+                push.sender.send(Message::single((round * 1_000 + number).to_string())).unwrap();
+            }
+            let stalled = async {
+                while !lock(&pull.receiver.queues.incoming).stalled {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), stalled).await.unwrap();
+            next(&mut pull.receiver, 1_000).await;
+        }
     }
 
     #[tokio::test]

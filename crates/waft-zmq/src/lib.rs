@@ -32,4 +32,4 @@ mod socket;
 pub use engine::Engine;
 pub use local::{LocalContext, LocalOpened, LocalReceiver, LocalSender};
 pub use queue::{Message, Receiver, SendError, Sender};
-pub use socket::{Error, Kind, Opened, SocketOptions};
+pub use socket::{Error, Keepalive, Kind, Opened, SocketOptions};

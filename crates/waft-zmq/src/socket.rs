@@ -56,6 +56,17 @@ impl Kind {
     }
 }
 
+/// How a connection over TCP that is quiet is looked after.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Keepalive {
+    /// Quiet before the first probe, in seconds.
+    pub idle_s: i32,
+    /// Between two probes, in seconds.
+    pub interval_s: i32,
+    /// Probes without an answer after which the peer counts as gone.
+    pub probes: i32,
+}
+
 /// What a socket is to be.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
@@ -79,6 +90,8 @@ pub struct SocketOptions {
     pub router_handover: bool,
     /// Permissions of bound ipc files, such as `0o660`; the umask decides if there are none.
     pub ipc_file_mode: Option<u32>,
+    /// Finds out that a peer over TCP has gone without a word; the system's settings hold if there are none.
+    pub keepalive: Option<Keepalive>,
     /// How long unsent messages are kept at closing, in milliseconds. Default 100.
     pub linger_ms: i32,
     /// Largest frame taken from a peer, in bytes; a peer that sends more is disconnected. Default 64 MiB.
@@ -101,6 +114,7 @@ impl SocketOptions {
             router_mandatory: false,
             router_handover: false,
             ipc_file_mode: None,
+            keepalive: None,
             linger_ms: 100,
             frame_size_max: 67_108_864,
             queue_max: QUEUE_MAX,
@@ -162,6 +176,12 @@ pub(crate) fn open(context: &zmq::Context, options: &SocketOptions) -> Result<(z
     socket.set_sndhwm(options.send_hwm)?;
     socket.set_linger(options.linger_ms)?;
     socket.set_maxmsgsize(options.frame_size_max)?;
+    if let Some(Keepalive { idle_s, interval_s, probes }) = options.keepalive {
+        socket.set_tcp_keepalive(1)?;
+        socket.set_tcp_keepalive_idle(idle_s)?;
+        socket.set_tcp_keepalive_intvl(interval_s)?;
+        socket.set_tcp_keepalive_cnt(probes)?;
+    }
     if let Some(identity) = &options.identity {
         socket.set_identity(identity)?;
     }

@@ -1,19 +1,22 @@
-//! `waft publish`, also known as `pushpin-publish`: one item, over HTTP.
+//! `waft publish`, also known as `pushpin-publish`: one item, over HTTP or ZeroMQ.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
+use waft_grip::tnetstring::{self, TValue};
 use waft_http1::{BodyDecoder, HeadLimits, HeadWriter, Parsed, parse_response};
+use waft_zmq::{Engine, Kind, Message, SocketOptions};
 
 use crate::say;
 
-/// Publish an item over HTTP.
+/// Publish an item over HTTP or ZeroMQ.
 #[derive(Debug, clap::Parser)]
 pub(crate) struct Args {
     /// Channel to publish to.
@@ -53,7 +56,7 @@ pub(crate) struct Args {
     /// Add no line feed to the content.
     #[arg(long)]
     no_eol: bool,
-    /// Where to publish: the URL of a control API.
+    /// Where to publish: the URL of a control API, or the ZeroMQ address of a PULL socket such as `tcp://host:5560`.
     #[arg(long, env = "GRIP_URL", default_value = "http://localhost:5561")]
     spec: String,
     /// User and password, `user:password`.
@@ -68,7 +71,13 @@ pub(crate) struct Args {
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn command(args: Args) -> Result<ExitCode> {
-    let body = json!({ "items": [item(&args)?] }).to_string();
+    let item = item(&args)?;
+    if let Some(address) = zeromq_address(&args.spec) {
+        push(address, &item)?;
+        say("Published\n");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let body = json!({ "items": [item] }).to_string();
     let place = Place::parse(&args.spec)?;
     let (status, text) = post(&place, &authorization(&args), body.as_bytes())?;
     ensure!(status == 200, "{}", text.trim());
@@ -155,6 +164,61 @@ fn authorization(args: &Args) -> Option<String> {
     }
 }
 
+/// The address of a ZeroMQ socket, if that is what it is.
+fn zeromq_address(spec: &str) -> Option<&str> {
+    ["tcp://", "ipc://"].iter().any(|scheme| spec.starts_with(scheme)).then_some(spec)
+}
+
+/// Sends an item to a PULL socket.
+fn push(address: &str, item: &Value) -> Result<()> {
+    // ZeroMQ itself waits for whoever may bind some day, and says nothing.
+    let reached = match address.split_once("://") {
+        Some(("ipc", path)) => UnixStream::connect(path).map(drop),
+        Some((_, host)) => TcpStream::connect(host).map(drop),
+        None => Ok(()),
+    };
+    reached.with_context(|| format!("cannot connect to {address}"))?;
+    let engine = Engine::start("zmq")?;
+    let linger_ms = i32::try_from(LIMIT.as_millis())?;
+    let connect = vec![address.to_owned()];
+    let socket = engine.open(&SocketOptions { connect, linger_ms, ..SocketOptions::new(Kind::Push) })?;
+    let mut frame = vec![b'T'];
+    tnetstring::write(&as_tnetstring(item, false), &mut frame);
+    socket.sender.send(Message::single(frame))?;
+    // The end of the engine waits until the message has left.
+    drop(socket);
+    drop(engine);
+    Ok(())
+}
+
+/// An item in JSON as a TNetString, in which content needs no base64. What a WebSocket message is depends on the name of
+/// its content, so that one stays.
+fn as_tnetstring(value: &Value, is_message: bool) -> TValue<'_> {
+    match value {
+        Value::Null => TValue::Null,
+        Value::Bool(is) => TValue::Bool(*is),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => TValue::Int(whole.into()),
+            None => TValue::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => TValue::str(text),
+        Value::Array(values) => TValue::List(values.iter().map(|value| as_tnetstring(value, is_message)).collect()),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| {
+                let encoded = name.strip_suffix("-bin").zip(value.as_str());
+                match encoded.and_then(|(short, text)| Some((short, BASE64.decode(text).ok()?))) {
+                    Some((short, content)) => {
+                        let name = if is_message { name } else { short };
+                        (name.as_bytes().into(), TValue::Str(content.into()))
+                    }
+                    None => (name.as_bytes().into(), as_tnetstring(value, name == "ws-message")),
+                }
+            });
+            TValue::Map(members.collect())
+        }
+    }
+}
+
 /// Where a control API is.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
@@ -237,6 +301,27 @@ mod tests {
         assert_eq!(item["formats"]["ws-message"]["content"], "hello");
         assert_eq!((&item["id"], &item["prev-id"]), (&json!("2"), &json!("1")));
         assert_eq!(item["meta"], json!({ "a": "b", "sender": "me" }));
+    }
+
+    #[test]
+    fn an_item_for_a_pull_socket_is_read_there_as_it_was_meant() {
+        let content: &[u8] = b"\xff\x00";
+        let file = std::env::temp_dir().join(format!("waft-publish-{}", std::process::id()));
+        std::fs::write(&file, content).unwrap();
+        let from_file = format!("@{}", file.display());
+        let check = |args: &[&str], binary: bool, expected: &[u8]| {
+            let json = item_of(args);
+            let mut text = Vec::new();
+            tnetstring::write(&as_tnetstring(&json, false), &mut text);
+            let item = waft_grip::item::parse_item_tnetstring(&text).unwrap();
+            let message = item.formats.ws_message.unwrap();
+            assert_eq!((&*message.content, message.kind == waft_grip::item::WsKind::Binary), (expected, binary));
+            assert_eq!(&*item.formats.http_stream.unwrap().content, expected);
+            assert_eq!(item.id.as_deref(), Some("1"));
+        };
+        check(&["c", "h\u{e9}", "--id", "1", "--no-eol"], false, "h\u{e9}".as_bytes());
+        check(&["c", &from_file, "--id", "1"], true, content);
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]

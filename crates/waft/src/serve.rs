@@ -11,13 +11,14 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use waft_config::{Listen, Plan};
 use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
+use waft_doors::Doors;
 use waft_gateway::{Door, Entrance, Gateway, Service};
 use waft_grip::sig::VerifyingKey;
 use waft_net::{Endpoint, TlsAcceptor, bind, spawn_shards};
 
 use crate::logging::Log;
 use crate::reload::Watch;
-use crate::settings::{from_plan, hub_limits};
+use crate::settings::{doors, from_plan, hub_limits};
 
 /// Where the configuration comes from, at start and for each reload.
 pub(crate) struct Configuration {
@@ -50,10 +51,13 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     };
-    let gateway =
-        Arc::new(Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default())));
+    let doors = Doors::new(doors(&plan));
+    let gateway = Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default()));
+    let gateway = Arc::new(doors.observe(gateway));
     let control = Arc::new(ControlApi::new(control_config(&plan)?));
     let entrances = entrances(&plan, shards, &control)?;
+    // Closed when everything else has ended, so that the end is told too.
+    let _open_doors = doors.open(&gateway)?;
     let (panicked, panics) = mpsc::channel(1);
     let running = start(&gateway, entrances, panicked)?;
     for route in gateway.settings().table.routes() {

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use waft_config::{ForwardedProto, Plan};
+use waft_config::{ForwardedProto, Plan, StatsFormat};
+use waft_doors::{DoorsConfig, StatsConfig};
 use waft_gateway::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings, WebSocketSettings};
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
@@ -88,6 +89,29 @@ fn limits(plan: &Plan) -> Limits {
         subscriptions_max: plan.limits.subscriptions_max.get(),
         link_retries_max: plan.grip.next_link_retries_max,
         ..Limits::default()
+    }
+}
+
+/// Where the ZeroMQ doors are, and what goes through them.
+pub(crate) fn doors(plan: &Plan) -> DoorsConfig {
+    let stats = &plan.stats;
+    DoorsConfig {
+        pull: plan.zmq.pull.clone(),
+        sub: plan.zmq.sub.clone(),
+        sub_connect: plan.zmq.sub_connect,
+        command: plan.zmq.command.clone(),
+        stats: plan.zmq.stats.clone(),
+        ipc_file_mode: plan.zmq.ipc_file_mode.map(|mode| mode.0),
+        stats_config: StatsConfig {
+            format: match stats.format {
+                StatsFormat::Json => waft_doors::StatsFormat::Json,
+                StatsFormat::TNetString => waft_doors::StatsFormat::TNetString,
+            },
+            connection_send: stats.connection_send,
+            connection_ttl: stats.connection_ttl.0,
+            subscription_ttl: stats.subscription_ttl.0,
+            report_interval: stats.report_interval.duration(),
+        },
     }
 }
 

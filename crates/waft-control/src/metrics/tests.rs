@@ -65,7 +65,8 @@ fn the_names_and_kinds_stay() {
         waft_target_connections_total counter, waft_target_failures_total counter, waft_holds gauge, \
         waft_holds_begun_total counter, waft_hold_retries_total counter, waft_link_fetches_total counter, \
         waft_published_total counter, waft_published_bytes_total counter, waft_publish_duplicates_total counter, \
-        waft_publish_parked_total counter, waft_publish_dropped_total counter, waft_deliveries_total counter, \
+        waft_publish_malformed_total counter, waft_publish_parked_total counter, waft_publish_dropped_total counter, \
+        waft_deliveries_total counter, \
         waft_drops_total counter, waft_slow_disconnects_total counter, waft_gaps_told_total counter, \
         waft_replayed_total counter, waft_delivery_latency_seconds histogram, waft_channels gauge, \
         waft_channels_remembered gauge, waft_log_items gauge, waft_log_bytes gauge, waft_parked_items gauge, \

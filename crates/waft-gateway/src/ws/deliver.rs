@@ -15,6 +15,7 @@ use super::{Out, ToTarget, channels, close as close_socket, fail, on_full, over_
 use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
 use crate::hold::{self, Hold};
 use crate::payload::opcode;
+use crate::record::Traffic;
 use crate::shard::Shard;
 use crate::subscribe::{Class, Item};
 
@@ -58,8 +59,8 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
 
 /// A step of what a plain WebSocket gets.
 enum Step {
-    /// Frames, of so many items.
-    Write(Bytes, u64),
+    /// Frames, of so many items with so many bytes of content.
+    Write(Bytes, u64, u64),
     Close(Close),
     Refresh,
 }
@@ -109,15 +110,16 @@ fn steps(items: &[Item]) -> Vec<Step> {
 }
 
 fn merge(messages: &[&Message]) -> Option<Step> {
+    let content = messages.iter().map(|message| message.content().len() as u64).sum();
     match messages {
         [] => None,
-        [message] => Some(Step::Write(message.plain().clone(), 1)),
+        [message] => Some(Step::Write(message.plain().clone(), 1, content)),
         _ => {
             let mut out = BytesMut::with_capacity(messages.iter().map(|message| message.plain().len()).sum());
             for message in messages {
                 out.extend_from_slice(message.plain());
             }
-            Some(Step::Write(out.freeze(), messages.len() as u64))
+            Some(Step::Write(out.freeze(), messages.len() as u64, content))
         }
     }
 }
@@ -131,8 +133,8 @@ fn close_of(format: &waft_grip::item::WsMessage) -> Close {
 /// Writes to one plain WebSocket.
 fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], sent: &mut Sent) {
     for step in steps {
-        let (data, count) = match step {
-            Step::Write(data, count) => (data, *count),
+        let (data, count, content) = match step {
+            Step::Write(data, count, content) => (data, *count, *content),
             Step::Close(close) => return close_socket(shard, key, close),
             Step::Refresh => {
                 refresh(shard, key);
@@ -141,6 +143,11 @@ fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], sent: &mut Sent) {
         };
         if !write(shard, key, data) {
             return;
+        }
+        if shard.record.is_some()
+            && let Some(Hold::Ws(hold)) = shard.held.borrow().get(key)
+        {
+            shard.tally(&hold.route, |traffic| tally(traffic, count, content));
         }
         sent.items += count;
         sent.bytes += data.len() as u64;
@@ -175,6 +182,22 @@ fn write(shard: &Rc<Shard>, key: Key, data: &Bytes) -> bool {
         put_off_keep_alive(shard, key);
     }
     true
+}
+
+/// Lets the targets of a channel's WebSockets be asked now.
+pub(crate) fn refresh_channel(shard: &Rc<Shard>, channel: &str) {
+    for class in [Class::Ws, Class::WsCareful] {
+        for member in members(shard, channel, class) {
+            refresh(shard, member.key);
+        }
+    }
+}
+
+/// Lets the target of the WebSocket of this name be asked now.
+pub(crate) fn refresh_socket(shard: &Rc<Shard>, id: &str) {
+    if let Some(key) = shard.record.as_ref().and_then(|record| record.socket(id)) {
+        refresh(shard, key);
+    }
 }
 
 /// Lets a target that is reached by HTTP be asked now.
@@ -327,10 +350,20 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
     match outcome {
         Ok(delivered) => {
             shard.metrics.delivered_ws.add(u64::from(delivered));
+            if delivered {
+                shard.tally(&hold.route, |traffic| tally(traffic, 1, format.content.len() as u64));
+            }
             Treatment::Done
         }
         Err(error) => Treatment::Fail(error),
     }
+}
+
+/// Counts deliveries.
+fn tally(traffic: &mut Traffic, count: u64, content: u64) {
+    traffic.deliveries += count;
+    traffic.client_sent.messages += count;
+    traffic.client_sent.content_bytes += content;
 }
 
 /// Moves the position of a subscription that has one.
@@ -366,7 +399,7 @@ mod tests {
 
     fn shown(messages: impl IntoIterator<Item = WsMessage>) -> Vec<String> {
         let shown = |step: &Step| match step {
-            Step::Write(data, count) => format!("{count}:{}", data.escape_ascii()),
+            Step::Write(data, count, _) => format!("{count}:{}", data.escape_ascii()),
             Step::Close(close) => format!("close {} {}", close.code, close.reason.escape_ascii()),
             Step::Refresh => "refresh".to_owned(),
         };

@@ -18,13 +18,14 @@ use waft_websocket::over_http::Kind;
 
 use super::handshake::{Acceptance, Early, Opened, Way, offers_grip, relayed_extensions};
 use super::over_http::{Reply, is_dropped};
-use super::{After, Out, ToTarget, finish, from_target, mark_closed, shared};
+use super::{After, Out, ToTarget, finish, from_target, mark_closed, shared, tally_from_target};
 use crate::begin::attach;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::forward::Outgoing;
 use crate::hold::{self, Hold};
 use crate::pool;
+use crate::record::response_head_size;
 use crate::relay::ResponseBody;
 use crate::respond::Failure;
 use crate::shard::Shard;
@@ -84,13 +85,19 @@ async fn ask(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened 
     };
     shard.metrics.target_connections.add(1);
     let key = client_key(fastrand::u128(..).to_ne_bytes());
-    if let Err(error) = stream.write_all(&request(shard, exchange, target, &key)).await {
+    let request = request(shard, exchange, target, &key);
+    shard.tally(&exchange.route, |traffic| traffic.target_sent.written(&request));
+    if let Err(error) = stream.write_all(&request).await {
         return Opened::Failed(Failure::target(502, format!("Sending the request failed: {error}")));
     }
     let limit = timeouts.response_head.unwrap_or(ANSWER_LIMIT);
     let mut connection = pool::TargetConnection::alone(stream);
     let limits = &exchange.settings.limits.head;
-    match read_answer(shard, &mut connection, limits, limit).await {
+    let answer = read_answer(shard, &mut connection, limits, limit).await;
+    if let Ok(head) = &answer {
+        shard.tally(&exchange.route, |traffic| traffic.target_received.header_bytes += response_head_size(head));
+    }
+    match answer {
         Ok(head) if head.status() == 101 => upgraded(shard, exchange, target, &head, &key, connection),
         Ok(head) => reject(shard, &head, connection).await,
         Err(why) => Opened::Failed(Failure::target(502, format!("The target did not answer: {why}"))),
@@ -257,6 +264,7 @@ fn on_piece(shard: &Rc<Shard>, client: Key, piece: &Fragment, out: &mut Out) {
     if hold.close_sent {
         return;
     }
+    tally_from_target(shard, hold, piece.content.len(), piece.fin, true);
     if piece.first && piece.fin {
         out.message(shard, hold.deflate.as_ref(), piece.opcode, &piece.content);
     } else {

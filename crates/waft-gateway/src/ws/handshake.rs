@@ -202,6 +202,7 @@ async fn reject(
         out.extend_from_slice(&reply.body);
     }
     shard.metrics.bytes_sent.add(out.len() as u64);
+    shard.tally(&exchange.route, |traffic| traffic.client_sent.written(&out));
     if client.stream.write_all(&out).await.is_err() {
         return abandon(shard, client);
     }
@@ -339,13 +340,14 @@ fn switching(exchange: &Exchange, acceptance: &Acceptance) -> (Vec<u8>, Option<P
 fn accept(
     shard: &Rc<Shard>,
     client: Client,
-    exchange: Exchange,
+    mut exchange: Exchange,
     target: &Target,
     acceptance: Acceptance,
     early: Early,
 ) {
     log(&exchange, Some(target), 101, 0, "websocket");
     let (answer, deflate) = switching(&exchange, &acceptance);
+    shard.tally(&exchange.route, |traffic| traffic.client_sent.written(&answer));
     let Acceptance { grip, way, .. } = acceptance;
     let Client { stream, peer, presence, secure, .. } = client;
     let limits = limits(shard, &exchange, &way);
@@ -371,8 +373,13 @@ fn accept(
         close_sent: false,
         close_received: false,
         secure,
+        seat: std::mem::take(&mut exchange.seat),
     };
     let key = shard.held.borrow_mut().reserve(Hold::Ws(Box::new(hold)));
+    if let Some(Hold::Ws(hold)) = shard.held.borrow_mut().get_mut(key) {
+        hold.seat.begin();
+        shard.place(&hold.seat, key);
+    }
     count(shard, Mode::Ws, 1);
     super::write(shard, key, &answer.into());
     for name in &target.subs {

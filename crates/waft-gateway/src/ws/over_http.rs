@@ -22,6 +22,7 @@ use crate::exchange::Exchange;
 use crate::forward::{Outgoing, begins_with};
 use crate::hold::Hold;
 use crate::pool::TargetConnection;
+use crate::record::{response_head_size, shown_id};
 use crate::relay::{BodyError, ResponseBody};
 use crate::service::Request;
 use crate::shard::Shard;
@@ -70,14 +71,6 @@ pub(super) fn is_dropped(name: &str) -> bool {
     begins_with(name, "meta-") || DROPPED.iter().any(|dropped| dropped.eq_ignore_ascii_case(name))
 }
 
-/// An id made of random bits, in the usual form of 36 characters.
-fn shown_id(random: u128) -> String {
-    let bits = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
-}
-
 impl Link {
     /// The way to target number `target` of the route, for the client of `exchange`.
     pub(super) fn new(shard: &Shard, exchange: &Exchange, number: usize, target: &Target) -> Self {
@@ -105,7 +98,7 @@ impl Link {
         Self {
             session: RefCell::new(Session::new(super::shared(&shard.ws.options, options))),
             head: head.into(),
-            id: fastrand::u128(..),
+            id: exchange.seat.random().unwrap_or_else(|| fastrand::u128(..)),
             route: Arc::clone(&exchange.route),
             target: number,
             grip,
@@ -184,6 +177,7 @@ impl Link {
         if target.address == TargetAddress::Demo {
             return self.own(shard, request);
         }
+        shard.tally(&self.route, |traffic| traffic.target_sent.written(request));
         let settings = shard.gateway.settings();
         let timeouts = &self.route.options.timeouts;
         let mut fresh = false;
@@ -240,6 +234,10 @@ impl Link {
             debug!(%error, "The answer to WebSocket events was cut short.");
             Failure::Broken { body_sent: true }
         })?;
+        shard.tally(&self.route, |traffic| {
+            traffic.target_received.header_bytes += response_head_size(head);
+            traffic.target_received.content_bytes += body.len() as u64;
+        });
         let mut fields = Fields::new();
         for (name, value) in head.end_to_end_fields() {
             fields.push(name, value);

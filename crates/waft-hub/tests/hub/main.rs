@@ -3,6 +3,7 @@
 mod desk;
 mod listeners;
 mod log;
+mod observer;
 mod order;
 mod sequence;
 mod subscription;
