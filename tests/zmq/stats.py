@@ -31,6 +31,9 @@ while True:
     assert re.fullmatch(r"pushpin-handler_\d+", value.pop("from")), frame
     if "id" in value:
         known = value["id"]
+        if known not in names and "type" not in value:
+            # It began before anyone listened here.
+            continue
         form = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}" if value.get("type") == "ws" else r"\w+:[\w-]+"
         if known not in names:
             assert re.fullmatch(form, known), frame
