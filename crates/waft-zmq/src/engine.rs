@@ -91,11 +91,16 @@ impl Wake {
         }
     }
 
-    /// Called by the thread before it looks into the queues.
-    fn clear(&self) {
-        if self.signalled.swap(false, Ordering::AcqRel) {
-            rustix::io::read(&self.eventfd, &mut [0_u8; 8]).ok();
-        }
+    /// Called by the thread when its poll says that the descriptor is readable, and never behind
+    /// [`Self::begin_turn`] without a poll in between: whoever wakes then has seen the signal gone and written
+    /// anew, and emptying the descriptor after that would leave a signal that nobody is woken by.
+    fn empty(&self) {
+        rustix::io::read(&self.eventfd, &mut [0_u8; 8]).ok();
+    }
+
+    /// Called by the thread before it looks into the queues: what is put there later wakes it again.
+    fn begin_turn(&self) {
+        self.signalled.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -128,7 +133,7 @@ struct Loop {
 impl Loop {
     fn run(mut self) {
         while !self.wake.stop.load(Ordering::Acquire) {
-            self.wake.clear();
+            self.wake.begin_turn();
             self.sockets.append(&mut lock(&self.adopted));
             self.sockets.iter_mut().for_each(Owned::flush);
             // After the flush, so that what was queued before the closing still leaves.
@@ -159,6 +164,9 @@ impl Loop {
         match zmq::poll(&mut items, wait) {
             Ok(_) | Err(zmq::Error::EINTR) => {}
             Err(error) => return Err(error),
+        }
+        if items.first().is_some_and(zmq::PollItem::is_readable) {
+            self.wake.empty();
         }
         for (owned, item) in self.sockets.iter_mut().zip(items.iter().skip(1)) {
             owned.recheck |= item.is_readable();
@@ -371,6 +379,35 @@ mod tests {
         assert!(lock(&pull.receiver.queues.incoming).messages.is_empty());
         pull.receiver.pause(false);
         assert_eq!(next(&mut pull.receiver, 1).await, [Message::single("held")]);
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_however_threads_meet() {
+        const ROUNDS: u64 = 50_000;
+        let wake = Arc::new(Wake::new().unwrap());
+        let queue = Arc::new(Mutex::new(0_u64));
+        let waker = |count: u64| {
+            let (wake, queue) = (Arc::clone(&wake), Arc::clone(&queue));
+            std::thread::spawn(move || {
+                for _ in 0..count {
+                    *lock(&queue) += 1;
+                    wake.wake();
+                }
+            })
+        };
+        let wakers = [waker(ROUNDS), waker(ROUNDS)];
+        let mut seen = 0;
+        while seen < 2 * ROUNDS {
+            wake.begin_turn();
+            seen += std::mem::take(&mut *lock(&queue));
+            if seen == 2 * ROUNDS {
+                break;
+            }
+            let mut items = [zmq::PollItem::from_fd(wake.eventfd.as_raw_fd(), zmq::POLLIN)];
+            assert_eq!(zmq::poll(&mut items, 20_000), Ok(1), "a wake-up was lost after {seen}");
+            wake.empty();
+        }
+        wakers.map(|waker| waker.join().unwrap());
     }
 
     #[tokio::test]
