@@ -413,7 +413,9 @@ mod tests {
             assert_eq!(zmq::poll(&mut items, 20_000), Ok(1), "a wake-up was lost after {seen}");
             wake.empty();
         }
-        wakers.map(|waker| waker.join().unwrap());
+        for waker in wakers {
+            waker.join().unwrap();
+        }
     }
 
     #[tokio::test]
