@@ -45,7 +45,8 @@ impl Engine {
         let (queues, opened) = socket::opened(Queues::new(options.queue_max, Arc::clone(&self.wake)), endpoints);
         let fd = socket.get_fd()?;
         let can_receive = options.kind.can_receive();
-        let owned = Owned { socket, fd, queues, can_receive, reading: false, stuck: false, recheck: true };
+        let owned =
+            Owned { socket, fd, queues, can_receive, closing: false, reading: false, stuck: false, recheck: true };
         lock(&self.adopted).push(owned);
         self.wake.wake();
         Ok(opened)
@@ -110,6 +111,8 @@ struct Owned {
     fd: RawFd,
     queues: Arc<Queues>,
     can_receive: bool,
+    /// Its owner has closed it.
+    closing: bool,
     /// The last turn read from it.
     reading: bool,
     /// The last send would have blocked.
@@ -135,9 +138,12 @@ impl Loop {
         while !self.wake.stop.load(Ordering::Acquire) {
             self.wake.begin_turn();
             self.sockets.append(&mut lock(&self.adopted));
-            self.sockets.iter_mut().for_each(Owned::flush);
-            // After the flush, so that what was queued before the closing still leaves.
-            self.sockets.retain(|owned| !owned.queues.closed.load(Ordering::Acquire));
+            for owned in &mut self.sockets {
+                // Looked at before the flush, so that what was queued before the closing still leaves.
+                owned.closing = owned.queues.closed.load(Ordering::Acquire);
+                owned.flush();
+            }
+            self.sockets.retain(|owned| !owned.closing);
             self.sockets.iter_mut().for_each(Owned::turn);
             if let Err(error) = self.poll() {
                 tracing::error!(%error, "Polling ZeroMQ sockets failed.");
@@ -407,7 +413,9 @@ mod tests {
             assert_eq!(zmq::poll(&mut items, 20_000), Ok(1), "a wake-up was lost after {seen}");
             wake.empty();
         }
-        wakers.map(|waker| waker.join().unwrap());
+        for waker in wakers {
+            waker.join().unwrap();
+        }
     }
 
     #[tokio::test]
