@@ -122,12 +122,13 @@ impl LocalSender {
 }
 
 impl LocalReceiver {
-    /// Waits for messages and appends what is there to `batch`, which is empty at first. False when the socket has failed. Nothing is
+    /// Waits for messages and appends what is there to `batch`. False when the socket has failed. Nothing is
     /// lost when the future is dropped.
     pub async fn receive(&mut self, batch: &mut Vec<Message>) -> bool {
         if self.paused.get() {
             return std::future::pending().await;
         }
+        let before = batch.len();
         loop {
             let mut left = if self.drained { 0 } else { BATCH_MAX };
             while left > 0 {
@@ -144,7 +145,7 @@ impl LocalReceiver {
                 }
                 left -= 1;
             }
-            if !batch.is_empty() {
+            if batch.len() > before {
                 return true;
             }
             // The queue was seen empty with nothing left to be taken in, so that news will show from here on.
