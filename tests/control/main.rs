@@ -8,3 +8,4 @@
 
 mod publish;
 mod requests;
+mod secure;
