@@ -71,6 +71,8 @@ pub(crate) struct Connections {
     count: Cell<usize>,
     /// The most there were since memory was last given back.
     peak: Cell<usize>,
+    /// Sweeps in which memory is still to be given back.
+    to_give_back: Cell<u8>,
     changed: Notify,
 }
 
@@ -82,12 +84,19 @@ impl Connections {
     /// After a crowd has left, gives its memory back.
     fn give_back(&self) {
         const CROWD: usize = 256;
+        const SWEEPS: u8 = 5;
         let (count, peak) = (self.count.get(), self.peak.get());
         if count > peak {
             self.peak.set(count);
         } else if peak > CROWD && count < peak / 2 {
-            waft_net::give_memory_back();
             self.peak.set(count);
+            // Some of it is only let go of in the seconds that follow.
+            self.to_give_back.set(SWEEPS);
+        }
+        let left = self.to_give_back.get();
+        if left > 0 {
+            self.to_give_back.set(left - 1);
+            waft_net::give_memory_back();
         }
     }
 }
@@ -126,6 +135,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         metrics: Arc::clone(&metrics),
         count: Cell::new(0),
         peak: Cell::new(0),
+        to_give_back: Cell::new(0),
         changed: Notify::new(),
     });
     let record = gateway.recorder().map(|recorder| Rc::new(ShardRecord::new(Arc::clone(recorder), number)));
