@@ -60,7 +60,7 @@ fn a_crowd_is_held_served_and_forgotten_and_comes_back() {
     assert!(growth < 8_192, "{growth} bytes a hold");
     // What the crowd cost is given back in the seconds after it has left. The allocator of this build, which is not
     // optimised, keeps some megabytes for each shard; the benchmark of memory measures what stays in a release build.
-    let bound = before + before / 10 + (28 << 20);
+    let bound = before + before / 10 + (16 << 20);
     eventually("the memory of the crowd is given back", || (server.resident_bytes() < bound).then_some(()));
     // All come back at once, and nobody is left out.
     let mut clients = gather(&server, crowd);
