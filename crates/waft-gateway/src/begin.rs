@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tracing::debug;
 use waft_grip::filter::{BuildId, Context, Filters};
 use waft_grip::instruct::{HoldMode, Instruct, ResponseParts};
 use waft_http1::{LAST_CHUNK, Version};
@@ -240,15 +239,7 @@ async fn hold_response(
 
 /// Hands the socket of a connection over to its reserved place in the held set.
 pub(crate) fn attach(shard: &Rc<Shard>, key: Key, stream: waft_net::Stream) -> bool {
-    let socket = match stream.into_fd() {
-        Ok(socket) => socket,
-        Err(_encrypted) => {
-            debug!("A connection that cannot be held was closed.");
-            hold::end(shard, key);
-            return false;
-        }
-    };
-    let attached = shard.held.borrow_mut().attach(key, socket);
+    let attached = stream.into_socket().and_then(|socket| shard.held.borrow_mut().attach(key, socket));
     match attached {
         Ok(()) => {
             hold::flush(shard, key);

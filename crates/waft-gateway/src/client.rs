@@ -172,24 +172,9 @@ fn rest(shard: &Rc<Shard>, mut client: Client) {
         return;
     }
     let Client { stream, peer, door, presence, secure, .. } = client;
-    match stream.into_fd() {
-        Ok(socket) => hold::rest(shard, socket, Resting { peer, door, presence, secure }),
-        // An encrypted connection stays with its task.
-        Err(stream) => {
-            let client = Client { stream, buffer: ReadBuffer::default(), peer, door, secure, presence };
-            tokio::task::spawn_local(wait(Rc::clone(shard), client));
-        }
-    }
-}
-
-/// Waits for the next request on a connection that cannot rest without a task.
-async fn wait(shard: Rc<Shard>, mut client: Client) {
-    let limits = shard.gateway.settings().limits.clone();
-    let mut first = [0; 512];
-    let read = tokio::time::timeout(limits.idle_timeout, client.stream.read(&mut first)).await;
-    if let Ok(Ok(count @ 1..)) = read {
-        client.buffer = ReadBuffer::holding(first.get(..count).unwrap_or_default());
-        shard.serve(client);
+    // Of a connection that the system took away nothing is left to serve.
+    if let Ok(socket) = stream.into_socket() {
+        hold::rest(shard, socket, Resting { peer, door, presence, secure });
     }
 }
 

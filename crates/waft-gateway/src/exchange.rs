@@ -15,7 +15,7 @@ use crate::body::{BODY_BUFFER, BodyEnd, Piece, RequestBody, read_into};
 use crate::buffer::ReadBuffer;
 use crate::client::Client;
 use crate::dress::Dress;
-use crate::forward::Outgoing;
+use crate::forward::{Outgoing, proved_name};
 use crate::hold;
 use crate::internal;
 use crate::jsonp;
@@ -316,9 +316,11 @@ async fn reach(
         return own_target(shard, client, exchange, target).await;
     }
     let mut fresh = false;
+    let name = proved_name(target, &exchange.route, &exchange.head);
     loop {
         let (limits, timeouts) = (&exchange.settings.limits, &exchange.route.options.timeouts);
-        let connecting = shard.pool.connect(shard, target, fresh, timeouts.connect, limits.target_connections_max);
+        let open_max = limits.target_connections_max;
+        let connecting = shard.pool.connect(shard, target, name.as_deref(), fresh, timeouts.connect, open_max);
         let mut connection = connecting.await.map_err(|error| match error {
             ConnectError::Blocked { .. } => {
                 AttemptError::Broken(Failure::target(502, "Error: Origin host/IP blocked."))

@@ -189,17 +189,40 @@ impl Outgoing<'_> {
 
     /// The value of the Host header.
     pub(crate) fn host(&self) -> Cow<'_, str> {
-        if let Some(host) = self.target.host.as_deref().or(self.route.options.as_host.as_deref()) {
-            return host.into();
-        }
-        if let Some(host) = self.head.authority() {
-            return host.into();
-        }
-        match &self.target.address {
-            TargetAddress::Http { .. } => self.target.address.to_string().into(),
-            _ => "localhost".into(),
-        }
+        host(self.target, self.route, self.head)
     }
+}
+
+/// The Host header that a target gets.
+fn host<'a>(target: &'a Target, route: &'a Route, head: &'a RequestHead) -> Cow<'a, str> {
+    if let Some(host) = target.host.as_deref().or(route.options.as_host.as_deref()) {
+        return host.into();
+    }
+    if let Some(host) = head.authority() {
+        return host.into();
+    }
+    match &target.address {
+        TargetAddress::Http { .. } => target.address.to_string().into(),
+        _ => "localhost".into(),
+    }
+}
+
+/// What a target that is spoken to by TLS has to prove that it is. None for a target without TLS.
+pub(crate) fn proved_name(target: &Target, route: &Route, head: &RequestHead) -> Option<Box<str>> {
+    target.ssl.then(|| proved_host(target, &host(target, route, head)))
+}
+
+/// The same for a request with this Host header: it is that host, unless the target is trusted to be the one by whose
+/// name it is reached.
+pub(crate) fn proved_host(target: &Target, host: &str) -> Box<str> {
+    if let (true, TargetAddress::Http { host, .. }) = (target.trust_connect_host, &target.address) {
+        return host.as_str().into();
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.to_ascii_lowercase().into()
 }
 
 /// A path as a route presents it to its targets.

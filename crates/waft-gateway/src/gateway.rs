@@ -1,7 +1,7 @@
 //! What all shards share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -40,6 +40,7 @@ pub(crate) enum Message {
 pub struct Gateway {
     pub(crate) hub: Hub<Payload>,
     settings: ArcSwap<Settings>,
+    reloads: AtomicU64,
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
     metrics: Vec<Arc<ShardMetrics>>,
     publish_metrics: PublishMetrics,
@@ -56,6 +57,7 @@ impl Gateway {
         Self {
             hub: Hub::new(limits, epoch),
             settings: ArcSwap::from_pointee(settings),
+            reloads: AtomicU64::new(0),
             mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
             metrics: (0..shards).map(|_| Arc::default()).collect(),
             publish_metrics: PublishMetrics::default(),
@@ -99,6 +101,12 @@ impl Gateway {
     /// under them; no held connection is touched.
     pub fn reload(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
+        self.reloads.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often the settings were changed: what was made from files is made anew after each time.
+    pub(crate) fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::Acquire)
     }
 
     /// The counters of each shard.

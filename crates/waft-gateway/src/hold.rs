@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use waft_grip::instruct::ResponseParts;
 use waft_grip::keepalive::{KeepAlive, Mode as KeepAliveMode};
 use waft_http1::{LAST_CHUNK, RequestHead, Version};
 use waft_hub::Mode;
-use waft_net::{Flush, Key, PeerAddr, Readiness, Stream, Wrote};
+use waft_net::{Flush, Key, PeerAddr, Readiness, Socket, Stream, Wrote};
 use waft_route::{Route, SlowClient};
 
 use crate::buffer::ReadBuffer;
@@ -244,7 +243,7 @@ pub(crate) fn keep_alive_due(keep_alive: &KeepAlive, now: Instant) -> Instant {
 }
 
 /// Puts a connection with nothing to do into the held set.
-pub(crate) fn rest(shard: &Rc<Shard>, socket: OwnedFd, resting: Resting) {
+pub(crate) fn rest(shard: &Rc<Shard>, socket: Socket, resting: Resting) {
     let limit = shard.gateway.settings().limits.idle_timeout;
     let mut held = shard.held.borrow_mut();
     match held.insert(socket, Hold::Resting(Box::new(resting))) {
@@ -279,7 +278,7 @@ fn read(shard: &Rc<Shard>, key: Key, scratch: &mut [u8]) {
     /// What a client may send ahead of the answer it waits for.
     const AHEAD_MAX: usize = 64 << 10;
     loop {
-        let read = shard.held.borrow().read(key, scratch);
+        let read = shard.held.borrow_mut().read(key, scratch);
         match read {
             Ok(0) => return on_half_close(shard, key),
             Ok(count) => {
@@ -334,7 +333,7 @@ fn wake(shard: &Rc<Shard>, key: Key, data: &[u8]) {
     let Some((Some(socket), _, Hold::Resting(resting))) = removed else { return };
     shard.metrics.connections_idle.add(-1);
     let Resting { peer, door, presence, secure } = *resting;
-    if let Ok(stream) = Stream::from_fd(socket, &peer) {
+    if let Ok(stream) = Stream::from_socket(socket, &peer) {
         let buffer = ReadBuffer::holding(data);
         shard.serve(Client { stream, buffer, peer, door, secure, presence });
     }
@@ -668,7 +667,7 @@ fn complete(shard: &Rc<Shard>, key: Key) {
     let Some((Some(socket), _, Hold::Finishing(line))) = held.remove(key) else { return };
     drop(held);
     let Line { peer, presence, secure, leftover, .. } = *line;
-    let Ok(stream) = Stream::from_fd(socket, &peer) else { return };
+    let Ok(stream) = Stream::from_socket(socket, &peer) else { return };
     let mut client = Client { stream, buffer: ReadBuffer::default(), peer, door: Door::Front, secure, presence };
     if let Some(leftover) = leftover.filter(|_| reusable) {
         client.buffer = ReadBuffer::holding(&leftover);
@@ -739,7 +738,7 @@ pub(crate) fn take_response(shard: &Rc<Shard>, key: Key) -> Option<Retried> {
     subscribe::leave(shard, Mode::Response, &subs);
     count(shard, Mode::Response, -1);
     let Line { peer, presence, secure, leftover, seat, .. } = line;
-    let stream = Stream::from_fd(socket, &peer).ok()?;
+    let stream = Stream::from_socket(socket, &peer).ok()?;
     let buffer = leftover.map_or_else(ReadBuffer::default, |leftover| ReadBuffer::holding(&leftover));
     let client = Client { stream, buffer, peer, door: Door::Front, secure, presence };
     Some(Retried { client, route, request: *request, positions, seat })

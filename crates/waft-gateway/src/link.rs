@@ -12,7 +12,7 @@ use waft_net::PeerAddr;
 use waft_route::{Route, Target, TargetAddress};
 
 use crate::exchange::Exchange;
-use crate::forward::Outgoing;
+use crate::forward::{Outgoing, proved_name};
 use crate::pool::TargetConnection;
 use crate::record::response_head_size;
 use crate::relay::ResponseBody;
@@ -207,10 +207,11 @@ async fn request(
             continue;
         }
         let mut fresh = false;
+        let name = proved_name(target, route, &head);
         loop {
-            let limits = &shard.gateway.settings().limits;
-            let connecting =
-                shard.pool.connect(shard, target, fresh, route.options.timeouts.connect, limits.target_connections_max);
+            let open_max = shard.gateway.settings().limits.target_connections_max;
+            let limit = route.options.timeouts.connect;
+            let connecting = shard.pool.connect(shard, target, name.as_deref(), fresh, limit, open_max);
             let mut connection = match connecting.await {
                 Ok(connection) => connection,
                 Err(error) => {

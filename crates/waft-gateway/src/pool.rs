@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use waft_net::Stream;
+use waft_net::{ClientConfig, ClientIdentity, Stream, TlsConnectError, TlsError, client_config};
 use waft_route::{Target, TargetAddress};
 
 use crate::buffer::ReadBuffer;
@@ -18,6 +20,8 @@ use crate::shard::Shard;
 const ADDRESSES_MAX: usize = 16;
 /// How long a kept connection is trusted without asking whether its peer has closed it.
 const TRUSTED: Duration = Duration::from_secs(1);
+/// How long the tickets of an encrypted target are kept after its last connection was asked for.
+const TICKETS_KEPT: Duration = Duration::from_secs(600);
 
 /// The connections of one shard to all its targets.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(crate) struct Pool {
     sites: RefCell<HashMap<TargetAddress, Rc<Site>>>,
     /// Those of targets marked `untrusted`, which may not use what others opened to places they must not reach.
     untrusted: RefCell<HashMap<TargetAddress, Rc<Site>>>,
+    /// Those of targets that are spoken to by TLS, for each address as many as there are ways to do that.
+    encrypted: RefCell<HashMap<TargetAddress, Vec<Rc<Site>>>>,
 }
 
 /// The connections to one target.
@@ -34,12 +40,26 @@ struct Site {
     /// Connections in use and idle.
     open: Cell<usize>,
     freed: Notify,
+    tls: Option<Encryption>,
+}
+
+/// How the connections of a site are encrypted.
+#[derive(Debug)]
+struct Encryption {
+    config: Arc<ClientConfig>,
+    untrusted: bool,
+    insecure: bool,
+    identity: Option<(PathBuf, PathBuf)>,
+    /// The state of the settings it was made in.
+    reloads: u64,
+    asked_for: Cell<Instant>,
 }
 
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
     since: Instant,
+    name: Option<Box<str>>,
 }
 
 /// A connection to a target while a request uses it.
@@ -49,6 +69,8 @@ pub(crate) struct TargetConnection {
     pub(crate) buffer: ReadBuffer,
     /// Whether an earlier request used it, so that the target may just have closed it.
     pub(crate) reused: bool,
+    /// What the target has proved to be, if it was spoken to by TLS.
+    name: Option<Box<str>>,
     slot: Slot,
 }
 
@@ -76,31 +98,34 @@ pub(crate) enum ConnectError {
     Kind { target: String },
     #[error("{target}: it is marked untrusted and has an address of this network")]
     Blocked { target: String },
-    #[error("{target}: the option `ssl` is not served here; put a proxy that speaks TLS between")]
-    Encrypted { target: String },
+    #[error("{target}: {error}")]
+    Tls { target: String, error: TlsConnectError },
+    #[error("{target}: {error}")]
+    TlsSetUp { target: String, error: TlsError },
 }
 
 impl Pool {
     /// A connection to `target`: a kept one unless `fresh` is asked for, else a new one, waiting
-    /// for its turn when as many as allowed are open.
+    /// for its turn when as many as allowed are open. A target with `ssl` has to prove that it is `name`.
     pub(crate) async fn connect(
         &self,
         shard: &Shard,
         target: &Target,
+        name: Option<&str>,
         fresh: bool,
         limit: Duration,
         open_max: usize,
     ) -> Result<TargetConnection, ConnectError> {
-        let site = self.site(target);
+        let site = self.site(shard, target)?;
         loop {
-            if let Some(connection) = if fresh { None } else { site.reuse() } {
+            if let Some(connection) = if fresh { None } else { site.reuse(name) } {
                 return Ok(connection);
             }
             if site.open.get() < open_max.max(1) {
                 break;
             }
-            // A new connection is wanted where only kept ones are left: one of them makes room.
-            if fresh && site.idle.borrow_mut().pop().is_some() {
+            // A new connection is wanted where only kept ones are left, or those for other names: one of them makes room.
+            if (fresh || name.is_some()) && site.idle.borrow_mut().pop().is_some() {
                 site.open.set(site.open.get().saturating_sub(1));
                 continue;
             }
@@ -109,21 +134,61 @@ impl Pool {
         site.open.set(site.open.get() + 1);
         let slot = Slot(site);
         shard.metrics.target_connections.add(1);
-        let connecting = tokio::time::timeout(limit, open(target));
+        let connecting = tokio::time::timeout(limit, slot.0.open(target, name));
         let stream = match connecting.await {
             Ok(opened) => opened?,
             Err(_late) => return Err(ConnectError::TimedOut { target: target.address.to_string(), limit }),
         };
-        Ok(TargetConnection { stream, buffer: ReadBuffer::default(), reused: false, slot })
+        let name = name.map(Into::into);
+        Ok(TargetConnection { stream, buffer: ReadBuffer::default(), reused: false, name, slot })
     }
 
-    fn site(&self, target: &Target) -> Rc<Site> {
+    /// A new connection to `target` that is not shared, and counts nowhere.
+    pub(crate) async fn connect_alone(
+        &self,
+        shard: &Shard,
+        target: &Target,
+        name: Option<&str>,
+        limit: Duration,
+    ) -> Result<TargetConnection, ConnectError> {
+        let site = self.site(shard, target)?;
+        let stream = match tokio::time::timeout(limit, site.open(target, name)).await {
+            Ok(opened) => opened?,
+            Err(_late) => return Err(ConnectError::TimedOut { target: target.address.to_string(), limit }),
+        };
+        shard.metrics.target_connections.add(1);
+        let slot = Slot(Rc::new(Site { open: Cell::new(1), ..Site::default() }));
+        Ok(TargetConnection { stream, buffer: ReadBuffer::default(), reused: false, name: None, slot })
+    }
+
+    fn site(&self, shard: &Shard, target: &Target) -> Result<Rc<Site>, ConnectError> {
+        if target.ssl {
+            let failed = |error| ConnectError::TlsSetUp { target: target.address.to_string(), error };
+            return self.encrypted_site(shard.gateway.reloads(), target).map_err(failed);
+        }
         let address = &target.address;
         let mut sites = if target.untrusted { self.untrusted.borrow_mut() } else { self.sites.borrow_mut() };
         if let Some(site) = sites.get(address) {
-            return Rc::clone(site);
+            return Ok(Rc::clone(site));
         }
-        Rc::clone(sites.entry(address.clone()).or_default())
+        Ok(Rc::clone(sites.entry(address.clone()).or_default()))
+    }
+
+    /// The site of a target with `ssl`. Certificates are read when the first connection after a start or reload needs
+    /// them, so that a renewed one is taken with a reload.
+    fn encrypted_site(&self, reloads: u64, target: &Target) -> Result<Rc<Site>, TlsError> {
+        let mut encrypted = self.encrypted.borrow_mut();
+        let sites = encrypted.entry(target.address.clone()).or_default();
+        let known = sites.iter().find(|site| site.tls.as_ref().is_some_and(|tls| tls.is_for(target, reloads)));
+        if let Some(site) = known {
+            if let Some(tls) = &site.tls {
+                tls.asked_for.set(Instant::now());
+            }
+            return Ok(Rc::clone(site));
+        }
+        let site = Rc::new(Site { tls: Some(Encryption::new(target, reloads)?), ..Site::default() });
+        sites.push(Rc::clone(&site));
+        Ok(site)
     }
 
     /// Closes connections that have not been used for `limit`, and those their target has closed.
@@ -131,39 +196,85 @@ impl Pool {
         let mut all = [self.sites.borrow_mut(), self.untrusted.borrow_mut()];
         all.iter_mut().for_each(|sites| {
             sites.retain(|_, site| {
-                let mut idle = site.idle.borrow_mut();
-                let before = idle.len();
-                idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
-                site.open.set(site.open.get().saturating_sub(before - idle.len()));
-                for _closed in idle.len()..before {
-                    site.freed.notify_one();
-                }
+                site.sweep(now, limit);
                 site.open.get() > 0
             })
+        });
+        self.encrypted.borrow_mut().retain(|_, sites| {
+            sites.retain(|site| {
+                site.sweep(now, limit);
+                let asked_for = site.tls.as_ref().map_or(now, |tls| tls.asked_for.get());
+                site.open.get() > 0 || now.saturating_duration_since(asked_for) < TICKETS_KEPT
+            });
+            !sites.is_empty()
         });
     }
 }
 
+impl Encryption {
+    fn new(target: &Target, reloads: u64) -> Result<Self, TlsError> {
+        let identity = target.client_cert.clone().zip(target.client_key.clone());
+        let shown = identity.as_ref().map(|(cert, key)| ClientIdentity::from_files(cert, key)).transpose()?;
+        let config = client_config(target.insecure, shown.as_ref(), &[b"http/1.1"])?;
+        Ok(Self {
+            config,
+            untrusted: target.untrusted,
+            insecure: target.insecure,
+            identity,
+            reloads,
+            asked_for: Cell::new(Instant::now()),
+        })
+    }
+
+    fn is_for(&self, target: &Target, reloads: u64) -> bool {
+        let identity = self.identity.as_ref();
+        self.reloads == reloads
+            && (self.untrusted, self.insecure) == (target.untrusted, target.insecure)
+            && identity.map(|(cert, _)| cert) == target.client_cert.as_ref()
+            && identity.map(|(_, key)| key) == target.client_key.as_ref()
+    }
+}
+
 impl Site {
-    fn reuse(self: &Rc<Self>) -> Option<TargetConnection> {
+    /// A kept connection, if there is one to a target that has proved to be `name`.
+    fn reuse(self: &Rc<Self>, name: Option<&str>) -> Option<TargetConnection> {
         loop {
-            let Idle { stream, since } = self.idle.borrow_mut().pop()?;
+            let Idle { stream, since, name } = {
+                let mut idle = self.idle.borrow_mut();
+                match name {
+                    None => idle.pop()?,
+                    Some(name) => {
+                        let place = idle.iter().rposition(|kept| kept.name.as_deref() == Some(name))?;
+                        idle.remove(place)
+                    }
+                }
+            };
             let slot = Slot(Rc::clone(self));
             if since.elapsed() < TRUSTED || stream.is_idle() {
-                return Some(TargetConnection { stream, buffer: ReadBuffer::default(), reused: true, slot });
+                return Some(TargetConnection { stream, buffer: ReadBuffer::default(), reused: true, name, slot });
             }
+        }
+    }
+
+    async fn open(&self, target: &Target, name: Option<&str>) -> Result<Stream, ConnectError> {
+        let stream = open(target).await?;
+        let Some(tls) = &self.tls else { return Ok(stream) };
+        let encrypted = stream.connect_tls(&tls.config, name.unwrap_or_default()).await;
+        encrypted.map_err(|error| ConnectError::Tls { target: target.address.to_string(), error })
+    }
+
+    fn sweep(&self, now: Instant, limit: Duration) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|kept| now.saturating_duration_since(kept.since) < limit && kept.stream.is_idle());
+        self.open.set(self.open.get().saturating_sub(before - idle.len()));
+        for _closed in idle.len()..before {
+            self.freed.notify_one();
         }
     }
 }
 
 impl TargetConnection {
-    /// A connection that belongs to no pool.
-    pub(crate) fn alone(stream: Stream) -> Self {
-        let site = Rc::new(Site::default());
-        site.open.set(1);
-        Self { stream, buffer: ReadBuffer::default(), reused: false, slot: Slot(site) }
-    }
-
     /// The connection itself, for a use that ends it for others.
     pub(crate) fn into_stream(self) -> Stream {
         self.stream
@@ -174,13 +285,13 @@ impl TargetConnection {
     pub(crate) fn keep(mut self, shard: &Shard) {
         let clean = self.buffer.is_empty();
         self.buffer.release(&shard.buffers);
-        let Self { stream, slot, .. } = self;
+        let Self { stream, name, slot, .. } = self;
         if clean {
             let site = Rc::clone(&slot.0);
             // The place stays taken: it goes over from the request to the kept connection.
             site.open.set(site.open.get() + 1);
             drop(slot);
-            site.idle.borrow_mut().push(Idle { stream, since: Instant::now() });
+            site.idle.borrow_mut().push(Idle { stream, since: Instant::now(), name });
         }
     }
 
@@ -201,15 +312,11 @@ impl TargetConnection {
     }
 }
 
-/// A new connection to `target`, which counts nowhere: for those that are not shared.
-pub(crate) async fn open(target: &Target) -> Result<Stream, ConnectError> {
+/// A new connection to the address of `target`, not encrypted yet.
+async fn open(target: &Target) -> Result<Stream, ConnectError> {
     let refused = |error| ConnectError::Refused { target: target.address.to_string(), error };
     let blocked = || ConnectError::Blocked { target: target.address.to_string() };
     let may_be_called = |address: IpAddr| !target.untrusted || !is_inside(address);
-    if target.ssl {
-        // Never in the clear what was to be encrypted.
-        return Err(ConnectError::Encrypted { target: target.address.to_string() });
-    }
     match &target.address {
         TargetAddress::Unix(_) if target.untrusted => Err(blocked()),
         TargetAddress::Unix(path) => Stream::connect_unix(path).await.map_err(refused),

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tracing::{error, warn};
 use waft_hub::Listeners;
-use waft_net::{Accepted, HeldSet, Key, Listener, Plain, Readiness, TlsAcceptor, Watch};
+use waft_net::{Accepted, HeldSet, Key, Listener, Readiness, TlsAcceptor, Watch};
 
 use crate::buffer::Buffers;
 use crate::client::{self, Client};
@@ -234,8 +234,7 @@ async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<Tl
                         let (shard, acceptor) = (Rc::clone(&shard), acceptor.clone());
                         spawn_local(async move {
                             let limit = shard.gateway.settings().limits.head_timeout;
-                            let Plain::Tcp(stream) = plain else { return };
-                            match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                            match tokio::time::timeout(limit, acceptor.accept(plain.into())).await {
                                 Ok(Ok(stream)) => shard.serve(Client::new(stream, peer, door, presence)),
                                 Ok(Err(error)) => tracing::debug!(client = %peer, %error, "A TLS handshake failed."),
                                 Err(_late) => tracing::debug!(client = %peer, "A TLS handshake took too long."),

@@ -248,14 +248,14 @@ pub(crate) fn read(shard: &Rc<Shard>, key: Key, ended: bool, scratch: &mut [u8])
         if is_full(shard, key) {
             return;
         }
-        let read = shard.held.borrow().read(key, scratch);
+        let read = shard.held.borrow_mut().read(key, scratch);
         match read {
             Ok(0) => return lost(shard, key),
             Ok(count) => {
                 shard.metrics.bytes_received.add(count as u64);
                 feed(shard, key, scratch.get(..count).unwrap_or_default());
                 // A short read has emptied the socket; what comes later is announced anew.
-                if count < scratch.len() && !ended {
+                if count < scratch.len() && !ended && !shard.held.borrow().has_unread(key) {
                     return;
                 }
             }

@@ -10,6 +10,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::{SendFlags, send, sendmsg};
 
+use crate::stream::Socket;
+use crate::tls::Session;
 use crate::watch::Watch;
 use crate::wheel::{Tick, Wheel};
 
@@ -88,6 +90,7 @@ pub enum Flush {
 #[derive(Debug, Default)]
 struct Queue {
     parts: VecDeque<Bytes>,
+    /// Their bytes, and those that are encrypted already and wait in the session.
     bytes: usize,
     /// When the client last took something: one that takes nothing for too long is given up.
     progress: Tick,
@@ -102,6 +105,9 @@ struct Slot<T> {
     entered: Tick,
     /// None while the connection is reserved: writes queue until a socket is attached.
     socket: Option<OwnedFd>,
+    /// What the connection is encrypted by, if it is. What waits in the queue is not encrypted yet, but for what the
+    /// socket has not taken of the last records, which the session keeps.
+    tls: Option<Box<Session>>,
     queue: Option<Box<Queue>>,
     state: Option<T>,
 }
@@ -180,7 +186,7 @@ impl<T> HeldSet<T> {
     ///
     /// # Errors
     /// The system's, when the socket cannot be watched.
-    pub fn insert(&mut self, socket: OwnedFd, state: T) -> io::Result<Key> {
+    pub fn insert(&mut self, socket: Socket, state: T) -> io::Result<Key> {
         let key = self.reserve(state);
         match self.attach(key, socket) {
             Ok(()) => Ok(key),
@@ -201,7 +207,8 @@ impl<T> HeldSet<T> {
         }
         let index = self.slots.len() as u32;
         let generation = self.fresh;
-        self.slots.push(Slot { generation, deadline: 0, entered: 0, socket: None, queue: None, state: Some(state) });
+        let slot = Slot { generation, deadline: 0, entered: 0, socket: None, tls: None, queue: None, state: Some(state) };
+        self.slots.push(slot);
         Key { index, generation }
     }
 
@@ -209,12 +216,20 @@ impl<T> HeldSet<T> {
     ///
     /// # Errors
     /// The system's, when the socket cannot be watched; `NotFound` for a key that names nothing.
-    pub fn attach(&mut self, key: Key, socket: OwnedFd) -> io::Result<()> {
+    pub fn attach(&mut self, key: Key, socket: Socket) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let Some(slot) = slot_mut(&mut self.slots, key) else { return Err(io::ErrorKind::NotFound.into()) };
         let token = Token(key.to_bits() as usize);
-        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
-        slot.socket = Some(socket);
+        let Socket { fd, tls } = socket;
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)?;
+        if let Some(unsent) = tls.as_ref().map(|session| session.unsent()).filter(|unsent| *unsent > 0) {
+            let now = self.wheel.now();
+            let queue = slot.queue.get_or_insert_with(|| Box::new(Queue { progress: now, ..Queue::default() }));
+            queue.bytes += unsent;
+            self.queued_bytes += unsent;
+        }
+        slot.socket = Some(fd);
+        slot.tls = tls;
         Ok(())
     }
 
@@ -254,6 +269,14 @@ impl<T> HeldSet<T> {
         let (Some(socket), None) = (&slot.socket, &slot.queue) else {
             return self.enqueue(key, data.clone(), false);
         };
+        if let Some(session) = &mut slot.tls {
+            let written = write_sealed(session, socket.as_fd(), data);
+            return match written {
+                Ok((taken, 0)) if taken == data.len() => Wrote::Sent,
+                Ok((taken, unsent)) => self.enqueue_sealed(key, data.slice(taken..), unsent),
+                Err(_) => Wrote::Failed,
+            };
+        }
         match send_now(socket.as_fd(), data) {
             Ok(sent) if sent == data.len() => Wrote::Sent,
             Ok(sent) => self.enqueue(key, data.slice(sent..), true),
@@ -303,12 +326,31 @@ impl<T> HeldSet<T> {
         Wrote::Queued
     }
 
+    /// Keeps what is left of a write to an encrypted connection: `rest`, and the `unsent` bytes in its session.
+    fn enqueue_sealed(&mut self, key: Key, rest: Bytes, unsent: usize) -> Wrote {
+        let wrote = self.enqueue(key, rest, true);
+        if let Some(queue) = slot_mut(&mut self.slots, key).and_then(|slot| slot.queue.as_mut()) {
+            queue.bytes += unsent;
+            self.queued_bytes += unsent;
+        }
+        wrote
+    }
+
     /// Writes what waits, in as few calls as the kernel allows.
     pub fn flush(&mut self, key: Key) -> Flush {
         let now = self.wheel.now();
         let Some(slot) = slot_mut(&mut self.slots, key) else { return Flush::Failed };
         let Some(queue) = slot.queue.as_mut() else { return Flush::Done };
         let Some(socket) = &slot.socket else { return Flush::Waiting };
+        if let Some(session) = &mut slot.tls {
+            let before = queue.bytes;
+            let flushed = flush_sealed(session, socket.as_fd(), queue, now);
+            self.queued_bytes = (self.queued_bytes + queue.bytes).saturating_sub(before);
+            if flushed == Flush::Done {
+                slot.queue = None;
+            }
+            return flushed;
+        }
         while !queue.parts.is_empty() {
             match send_parts(socket.as_fd(), &queue.parts) {
                 Ok(0) => return Flush::Waiting,
@@ -327,17 +369,18 @@ impl<T> HeldSet<T> {
 
     /// Takes a connection out: its socket (none if it was only reserved), what waited for the
     /// client, and its state.
-    pub fn remove(&mut self, key: Key) -> Option<(Option<OwnedFd>, Vec<Bytes>, T)> {
+    pub fn remove(&mut self, key: Key) -> Option<(Option<Socket>, Vec<Bytes>, T)> {
         let slot = slot_mut(&mut self.slots, key)?;
         let state = slot.state.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         slot.deadline = 0;
-        let socket = slot.socket.take();
+        let tls = slot.tls.take();
+        let socket = slot.socket.take().map(|fd| Socket { fd, tls });
         let waiting = slot.queue.take();
         self.free.push(key.index);
         if let Some(socket) = &socket {
             // Fails only for a socket that is not registered, which is what is wanted.
-            let _gone = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+            let _gone = self.poll.registry().deregister(&mut SourceFd(&socket.fd.as_raw_fd()));
         }
         let waiting = waiting.map_or_else(Vec::new, |queue| {
             self.queued_bytes -= queue.bytes;
@@ -388,6 +431,8 @@ impl<T> HeldSet<T> {
                     ready.drained = flush == Flush::Done;
                     ready.failed |= flush == Flush::Failed;
                 }
+                // What was decrypted before is not announced by the kernel.
+                ready.readable |= self.has_unread(*key);
             }
             if self.events.iter().count() < 1024 {
                 return Ok(());
@@ -420,14 +465,79 @@ impl<T> HeldSet<T> {
         self.due = due;
     }
 
-    /// Reads from a held connection without waiting.
+    /// Reads from a held connection without waiting. What is short of `into` has emptied the connection, unless
+    /// [`HeldSet::has_unread`] says otherwise.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there, `NotFound` for a key without a socket, or the system's.
-    pub fn read(&self, key: Key, into: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize> {
+        let slot = slot_mut(&mut self.slots, key).ok_or(io::ErrorKind::NotFound)?;
+        let socket = slot.socket.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let Some(session) = &mut slot.tls else { return Ok(rustix::io::read(socket, into)?) };
+        let read = session.read(into, |room| Ok(rustix::io::read(socket, room)?));
+        if slot.queue.is_none() {
+            // Reading may have made something to send, such as new keys.
+            let _later = session.flush(|data| send_or_block(socket.as_fd(), data));
+            let unsent = session.unsent();
+            if unsent > 0 {
+                let queue = Queue { bytes: unsent, progress: self.wheel.now(), ..Queue::default() };
+                slot.queue = Some(Box::new(queue));
+                self.queued_bytes += unsent;
+            }
+        }
+        read
+    }
+
+    /// Whether something that came earlier was not read yet, which the kernel will not announce: the content of a record,
+    /// or the end of an encrypted stream.
+    pub fn has_unread(&self, key: Key) -> bool {
         let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
-        let socket = slot.and_then(|slot| slot.socket.as_ref()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(rustix::io::read(socket, into)?)
+        slot.and_then(|slot| slot.tls.as_ref()).is_some_and(|session| session.has_unread())
+    }
+}
+
+/// Encrypts and sends `data`; how much of it was encrypted, and how many encrypted bytes wait.
+fn write_sealed(session: &mut Session, socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<(usize, usize)> {
+    let mut taken = 0;
+    while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty()) {
+        match session.write(&[IoSlice::new(rest)], |sealed| send_or_block(socket, sealed)) {
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((taken, session.unsent()))
+}
+
+/// Encrypts and sends what waits.
+fn flush_sealed(session: &mut Session, socket: BorrowedFd<'_>, queue: &mut Queue, now: Tick) -> Flush {
+    loop {
+        let mut sent = 0;
+        let mut send = |sealed: &[u8]| send_or_block(socket, sealed).inspect(|count| sent += count);
+        let unsent = session.unsent();
+        let mut slices = [IoSlice::new(&[]); AT_ONCE];
+        let mut count = 0;
+        for (slice, part) in slices.iter_mut().zip(&queue.parts) {
+            *slice = IoSlice::new(part);
+            count += 1;
+        }
+        let written = session.write(slices.get(..count).unwrap_or_default(), &mut send);
+        if sent > 0 {
+            queue.progress = now;
+        }
+        let taken = match written {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Flush::Failed,
+        };
+        drop_front(&mut queue.parts, taken);
+        queue.bytes = (queue.bytes + session.unsent()).saturating_sub(unsent + taken);
+        if session.unsent() > 0 {
+            return Flush::Waiting;
+        }
+        if queue.parts.is_empty() {
+            return Flush::Done;
+        }
     }
 }
 
@@ -449,9 +559,19 @@ fn send_now(socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     }
 }
 
+/// [`send_now`] for a session.
+fn send_or_block(socket: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    match send_now(socket, data) {
+        Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+        sent => sent,
+    }
+}
+
+/// Parts that are written at once.
+const AT_ONCE: usize = 64;
+
 /// The same for a list of parts, as many as one call takes.
 fn send_parts(socket: BorrowedFd<'_>, parts: &VecDeque<Bytes>) -> io::Result<usize> {
-    const AT_ONCE: usize = 64;
     let mut slices = [IoSlice::new(&[]); AT_ONCE];
     let mut count = 0;
     for (slice, part) in slices.iter_mut().zip(parts) {

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::stream::{PeerAddr, Stream};
+use crate::stream::PeerAddr;
 
 /// Connections the kernel keeps for us until they are accepted.
 const BACKLOG: i32 = 65_535;
@@ -184,22 +184,13 @@ impl Accepted {
     }
 }
 
-/// A connection just accepted, before TLS.
+/// A connection as the system knows it.
 #[derive(Debug)]
 pub enum Plain {
     /// TCP.
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
-}
-
-impl From<Plain> for Stream {
-    fn from(plain: Plain) -> Self {
-        match plain {
-            Plain::Tcp(stream) => stream.into(),
-            Plain::Unix(stream) => stream.into(),
-        }
-    }
 }
 
 #[cfg(test)]

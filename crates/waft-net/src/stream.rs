@@ -6,13 +6,17 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::tls::ServerTls;
+use crate::listen::Plain;
+use crate::tls::{Session, TlsConnectError};
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,26 +45,44 @@ pub struct Stream {
 
 #[derive(Debug)]
 enum Inner {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<ServerTls>),
+    Plain(Plain),
+    Tls(Plain, Box<Session>),
+}
+
+/// A connection outside of the runtime: its descriptor, and the state of its encryption if it has one.
+#[derive(Debug)]
+pub struct Socket {
+    pub(crate) fd: OwnedFd,
+    pub(crate) tls: Option<Box<Session>>,
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, tls: None }
+    }
+}
+
+impl From<std::os::unix::net::UnixStream> for Socket {
+    fn from(stream: std::os::unix::net::UnixStream) -> Self {
+        OwnedFd::from(stream).into()
+    }
+}
+
+impl From<Plain> for Stream {
+    fn from(plain: Plain) -> Self {
+        Self { inner: RefCell::new(Inner::Plain(plain)) }
+    }
 }
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Self { inner: RefCell::new(Inner::Tcp(stream)) }
+        Plain::Tcp(stream).into()
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self { inner: RefCell::new(Inner::Unix(stream)) }
-    }
-}
-
-impl From<ServerTls> for Stream {
-    fn from(stream: ServerTls) -> Self {
-        Self { inner: RefCell::new(Inner::Tls(Box::new(stream))) }
+        Plain::Unix(stream).into()
     }
 }
 
@@ -83,6 +105,31 @@ impl Stream {
         Ok(UnixStream::connect(path).await?.into())
     }
 
+    /// The same connection encrypted, after a handshake as a client. The server has to prove that it is `name`, a host
+    /// name or an address.
+    ///
+    /// # Errors
+    /// When `name` is neither, or one side does not accept the other.
+    pub async fn connect_tls(self, config: &Arc<ClientConfig>, name: &str) -> Result<Self, TlsConnectError> {
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let proved = ServerName::try_from(bare.to_owned());
+        let proved = proved.map_err(|_no_name| TlsConnectError::Name { name: name.to_owned() })?;
+        let failed = |error| TlsConnectError::new(name, error);
+        let session = Session::client(Arc::clone(config), proved).map_err(|error| failed(io::Error::other(error)))?;
+        self.encrypt(session).await.map_err(failed)
+    }
+
+    /// Performs the handshake of `session`.
+    pub(crate) async fn encrypt(self, mut session: Session) -> io::Result<Self> {
+        let Inner::Plain(plain) = self.inner.into_inner() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the connection is encrypted already"));
+        };
+        session.advance().map_err(io::Error::other)?;
+        let mut shaken = Inner::Tls(plain, Box::new(session));
+        poll_fn(|cx| shaken.poll_handshake(cx)).await?;
+        Ok(Self { inner: RefCell::new(shaken) })
+    }
+
     /// Reads what is there, waiting for the first byte. 0 is the end of the stream.
     ///
     /// # Errors
@@ -93,29 +140,23 @@ impl Stream {
 
     /// The poll form of [`Stream::read`].
     pub fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(into);
-        let polled = match &mut *self.inner.borrow_mut() {
-            Inner::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Inner::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Inner::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buf),
-        };
-        polled.map_ok(|()| buf.filled().len())
+        match &mut *self.inner.borrow_mut() {
+            Inner::Plain(plain) => plain.poll_read(cx, into),
+            Inner::Tls(plain, session) => {
+                let read = session.read(into, |room| plain.read_now(cx, room));
+                // Reading may have made something to send: new keys, or what was wrong. If the socket does not take it
+                // now, it goes with the next write.
+                let _later = session.flush(|data| plain.write_now(cx, data));
+                or_pending(read)
+            }
+        }
     }
 
     /// Writes some of the parts; returns how many bytes were taken.
     pub fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let [part] = parts {
-            // The plain call is cheaper than the gathering one.
-            return match &mut *self.inner.borrow_mut() {
-                Inner::Tcp(stream) => Pin::new(stream).poll_write(cx, part),
-                Inner::Unix(stream) => Pin::new(stream).poll_write(cx, part),
-                Inner::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, part),
-            };
-        }
         match &mut *self.inner.borrow_mut() {
-            Inner::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Inner::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Inner::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, parts),
+            Inner::Plain(plain) => plain.poll_write(cx, parts),
+            Inner::Tls(plain, session) => or_pending(session.write(parts, |data| plain.write_now(cx, data))),
         }
     }
 
@@ -163,15 +204,15 @@ impl Stream {
             return Ok(());
         }
         poll_fn(|cx| match &mut *self.inner.borrow_mut() {
-            Inner::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
-            Inner::Tcp(_) | Inner::Unix(_) => Poll::Ready(Ok(())),
+            Inner::Plain(_) => Poll::Ready(Ok(())),
+            Inner::Tls(plain, session) => or_pending(session.flush(|data| plain.write_now(cx, data))),
         })
         .await
     }
 
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
-        matches!(&*self.inner.borrow(), Inner::Tls(_))
+        matches!(&*self.inner.borrow(), Inner::Tls(..))
     }
 
     /// Whether bytes or the end of the stream can be read right now, without reading them. Used
@@ -185,22 +226,23 @@ impl Stream {
     /// Whether the peer has reset the connection. A peer that has only ended its side may still
     /// be reading, and is not broken.
     pub fn is_broken(&self) -> bool {
-        match &*self.inner.borrow() {
-            Inner::Tcp(stream) => !matches!(stream.take_error(), Ok(None)),
-            Inner::Unix(stream) => !matches!(stream.take_error(), Ok(None)),
-            Inner::Tls(stream) => !matches!(stream.get_ref().0.take_error(), Ok(None)),
+        let (Inner::Plain(plain) | Inner::Tls(plain, _)) = &*self.inner.borrow();
+        match plain {
+            Plain::Tcp(stream) => !matches!(stream.take_error(), Ok(None)),
+            Plain::Unix(stream) => !matches!(stream.take_error(), Ok(None)),
         }
     }
 
     /// Sends the end of the stream and closes the connection, reading away for a moment what the
     /// peer still sends, so that a reset does not overtake the last bytes of the answer.
     pub async fn close(self, linger: Duration) {
-        let ended = poll_fn(|cx| match &mut *self.inner.borrow_mut() {
-            Inner::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
-        })
-        .await;
+        if let Inner::Tls(_, session) = &mut *self.inner.borrow_mut() {
+            session.close();
+        }
+        let ended = match self.flush().await {
+            Ok(()) => poll_fn(|cx| self.inner.borrow_mut().plain().poll_shutdown(cx)).await,
+            Err(error) => Err(error),
+        };
         if ended.is_err() || linger.is_zero() {
             return;
         }
@@ -218,35 +260,124 @@ impl Stream {
         let _late = tokio::time::timeout(linger, drain).await;
     }
 
-    /// Takes a plain connection out of the runtime.
+    /// Takes the connection out of the runtime.
     ///
     /// # Errors
-    /// The stream itself when it is encrypted or the system refuses.
-    pub fn into_fd(self) -> Result<OwnedFd, Self> {
-        match self.inner.into_inner() {
-            Inner::Tcp(stream) => stream.into_std().map(OwnedFd::from).map_err(|_gone| Self::broken()),
-            Inner::Unix(stream) => stream.into_std().map(OwnedFd::from).map_err(|_gone| Self::broken()),
-            inner @ Inner::Tls(_) => Err(Self { inner: RefCell::new(inner) }),
-        }
-    }
-
-    /// A stream on which everything fails, in place of one that the system took away.
-    fn broken() -> Self {
-        let (ours, _theirs) = match UnixStream::pair() {
-            Ok(pair) => pair,
-            Err(error) => unreachable!("no descriptor for a stand-in: {error}"),
+    /// The system's; the connection is closed then.
+    pub fn into_socket(self) -> io::Result<Socket> {
+        let (plain, tls) = match self.inner.into_inner() {
+            Inner::Plain(plain) => (plain, None),
+            Inner::Tls(plain, session) => (plain, Some(session)),
         };
-        ours.into()
+        let fd = match plain {
+            Plain::Tcp(stream) => stream.into_std()?.into(),
+            Plain::Unix(stream) => stream.into_std()?.into(),
+        };
+        Ok(Socket { fd, tls })
     }
 
     /// Brings a connection that was held back to the runtime.
     ///
     /// # Errors
     /// The system's.
-    pub fn from_fd(fd: OwnedFd, peer: &PeerAddr) -> io::Result<Self> {
-        Ok(match peer {
-            PeerAddr::Tcp(_) => TcpStream::from_std(fd.into())?.into(),
-            PeerAddr::Unix => UnixStream::from_std(fd.into())?.into(),
-        })
+    pub fn from_socket(socket: Socket, peer: &PeerAddr) -> io::Result<Self> {
+        let Socket { fd, tls } = socket;
+        let plain = match peer {
+            PeerAddr::Tcp(_) => Plain::Tcp(TcpStream::from_std(fd.into())?),
+            PeerAddr::Unix => Plain::Unix(UnixStream::from_std(fd.into())?),
+        };
+        let inner = match tls {
+            None => Inner::Plain(plain),
+            Some(session) => Inner::Tls(plain, session),
+        };
+        Ok(Self { inner: RefCell::new(inner) })
+    }
+}
+
+impl Inner {
+    const fn plain(&mut self) -> &mut Plain {
+        let (Self::Plain(plain) | Self::Tls(plain, _)) = self;
+        plain
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self::Tls(plain, session) = self else { return Poll::Ready(Ok(())) };
+        loop {
+            match session.flush(|data| plain.write_now(cx, data)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(()) if !session.is_handshaking() => return Poll::Ready(Ok(())),
+                Ok(()) => {}
+            }
+            if !session.is_handshaking() {
+                return Poll::Pending;
+            }
+            match session.receive(|room| plain.read_now(cx, room)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => {
+                    // The peer learns what was wrong, if it takes that at once.
+                    let _told = session.flush(|data| plain.write_now(cx, data));
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl Plain {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(into);
+        let polled = match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+        };
+        polled.map_ok(|()| buf.filled().len())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let [part] = parts {
+            // The plain call is cheaper than the gathering one.
+            return match self {
+                Self::Tcp(stream) => Pin::new(stream).poll_write(cx, part),
+                Self::Unix(stream) => Pin::new(stream).poll_write(cx, part),
+            };
+        }
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Reads without waiting; the task is woken when there is more.
+    fn read_now(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> io::Result<usize> {
+        or_would_block(self.poll_read(cx, into))
+    }
+
+    /// Writes without waiting; the task is woken when there is room again.
+    fn write_now(&mut self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<usize> {
+        or_would_block(self.poll_write(cx, &[IoSlice::new(data)]))
+    }
+}
+
+fn or_would_block(polled: Poll<io::Result<usize>>) -> io::Result<usize> {
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+fn or_pending<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
     }
 }

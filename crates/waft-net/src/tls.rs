@@ -1,4 +1,8 @@
-//! TLS for accepted connections.
+//! TLS for accepted connections, and for those to servers.
+
+mod client;
+mod refusal;
+mod session;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,17 +11,24 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpStream;
 
+pub use self::client::{ClientIdentity, client_config};
+pub use self::refusal::TlsConnectError;
+pub(crate) use self::session::Session;
 use crate::stream::Stream;
-
-/// An accepted TLS connection.
-pub(crate) type ServerTls = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Why a certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
+    /// What is to be shown to servers cannot be read as PEM.
+    #[error("the client {part} cannot be read: {error}; it must be PEM")]
+    ClientCertificate {
+        /// `certificate` or `key`.
+        part: &'static str,
+        /// What reading it said.
+        error: rustls::pki_types::pem::Error,
+    },
     /// A file cannot be read as PEM.
     #[error("cannot read {path}: {error}; it must be a PEM file")]
     File {
@@ -29,12 +40,20 @@ pub enum TlsError {
     /// Certificate and key do not fit together, or one of them cannot be used.
     #[error("the certificate and key cannot be used together: {0}")]
     Pair(#[from] rustls::Error),
+    /// A file cannot be read at all.
+    #[error("cannot read {path}: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
 }
 
 /// Accepts TLS on a listening socket.
 #[derive(Clone)]
 pub struct TlsAcceptor {
-    acceptor: tokio_rustls::TlsAcceptor,
+    config: Arc<ServerConfig>,
 }
 
 impl std::fmt::Debug for TlsAcceptor {
@@ -63,14 +82,15 @@ impl TlsAcceptor {
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { config: Arc::new(config) })
     }
 
     /// Performs the handshake.
     ///
     /// # Errors
     /// The peer's or the system's failure.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
-        Ok(self.acceptor.accept(stream).await?.into())
+    pub async fn accept(&self, stream: Stream) -> io::Result<Stream> {
+        let session = Session::server(Arc::clone(&self.config)).map_err(io::Error::other)?;
+        stream.encrypt(session).await
     }
 }

@@ -31,8 +31,9 @@ pub mod target;
 pub mod zurl;
 
 pub use client::{
-    Answer, BodySource, Call, Client, ClientIdentity, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket,
+    Answer, BodySource, Call, Client, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket,
 };
+pub use waft_net::ClientIdentity;
 pub use error::CallError;
 pub use limits::Limits;
 pub use resolve::Lookup;

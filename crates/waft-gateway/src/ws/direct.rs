@@ -22,7 +22,7 @@ use super::{After, Out, ToTarget, finish, from_target, mark_closed, shared, tall
 use crate::begin::attach;
 use crate::client::Client;
 use crate::exchange::Exchange;
-use crate::forward::Outgoing;
+use crate::forward::{Outgoing, proved_name};
 use crate::hold::{self, Hold};
 use crate::pool;
 use crate::record::response_head_size;
@@ -78,20 +78,19 @@ pub(super) async fn open(
 async fn ask(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened {
     let timeouts = &exchange.route.options.timeouts;
     shard.metrics.target_requests.add(1);
-    let stream = match tokio::time::timeout(timeouts.connect, pool::open(target)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Opened::NotReached(error.to_string()),
-        Err(_late) => return Opened::NotReached(format!("no connection within {:?}", timeouts.connect)),
+    let name = proved_name(target, &exchange.route, &exchange.head);
+    let connecting = shard.pool.connect_alone(shard, target, name.as_deref(), timeouts.connect);
+    let mut connection = match connecting.await {
+        Ok(connection) => connection,
+        Err(error) => return Opened::NotReached(error.to_string()),
     };
-    shard.metrics.target_connections.add(1);
     let key = client_key(fastrand::u128(..).to_ne_bytes());
     let request = request(shard, exchange, target, &key);
     shard.tally(&exchange.route, |traffic| traffic.target_sent.written(&request));
-    if let Err(error) = stream.write_all(&request).await {
+    if let Err(error) = connection.stream.write_all(&request).await {
         return Opened::Failed(Failure::target(502, format!("Sending the request failed: {error}")));
     }
     let limit = timeouts.response_head.unwrap_or(ANSWER_LIMIT);
-    let mut connection = pool::TargetConnection::alone(stream);
     let limits = &exchange.settings.limits.head;
     let answer = read_answer(shard, &mut connection, limits, limit).await;
     if let Ok(head) = &answer {

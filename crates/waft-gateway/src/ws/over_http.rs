@@ -19,9 +19,9 @@ use waft_websocket::over_http::{Client, DropReason, Failure, Options, RequestPla
 
 use super::{After, Out, TRY_AGAIN_LATER, ToTarget, fail, from_target, mark_closed, rearm, resume};
 use crate::exchange::Exchange;
-use crate::forward::{Outgoing, begins_with};
+use crate::forward::{Outgoing, begins_with, proved_host};
 use crate::hold::Hold;
-use crate::pool::TargetConnection;
+use crate::pool::{ConnectError, TargetConnection};
 use crate::record::{response_head_size, shown_id};
 use crate::relay::{BodyError, ResponseBody};
 use crate::service::Request;
@@ -113,6 +113,13 @@ impl Link {
         self.grip
     }
 
+    /// The Host header of all requests, which is their first field.
+    fn host(&self) -> &str {
+        let mut lines = self.head.split(|byte| *byte == b'\n');
+        let host = lines.nth(1).and_then(|line| line.strip_prefix(b"Host: "));
+        host.and_then(|host| str::from_utf8(host.trim_ascii_end()).ok()).unwrap_or_default()
+    }
+
     fn target(&self) -> Option<&Target> {
         self.route.targets.get(self.target)
     }
@@ -181,10 +188,14 @@ impl Link {
         let settings = shard.gateway.settings();
         let timeouts = &self.route.options.timeouts;
         let mut fresh = false;
+        let name = target.ssl.then(|| proved_host(target, self.host()));
         loop {
             let open_max = settings.limits.target_connections_max;
-            let connecting = shard.pool.connect(shard, target, fresh, timeouts.connect, open_max);
+            let connecting = shard.pool.connect(shard, target, name.as_deref(), fresh, timeouts.connect, open_max);
             let mut connection = connecting.await.map_err(|error| {
+                if let ConnectError::Tls { .. } | ConnectError::TlsSetUp { .. } = error {
+                    warn!(route = %self.route.id, %error, "A target could not be reached.");
+                }
                 debug!(route = %self.route.id, %error, "A target could not be reached with WebSocket events.");
                 shard.metrics.target_failures.add(1);
                 Failure::NotReached

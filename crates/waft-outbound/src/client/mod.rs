@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use waft_net::ClientIdentity;
 
 pub use self::body::{BodySource, Replay, RequestBody};
 use self::pool::Pool;
 pub use self::response::{Response, ResponseBody};
-pub use self::tls::ClientIdentity;
 use self::tls::TlsConfigs;
 pub use self::websocket::{Answer, WebSocket};
 use crate::policy::{Denial, Mode, Policy};
