@@ -105,15 +105,6 @@ fn an_untrusted_target_in_this_network_is_not_called() {
 }
 
 #[test]
-fn what_is_to_be_encrypted_is_never_sent_in_the_clear() {
-    waft_only!("Pushpin speaks TLS to targets and waits for the answer of this one");
-    let target = Target::start(|_| Reply::text("clear"));
-    let server = Server::start(Setup::new().route(format!("* {},ssl", target.address())));
-    expect_502(server.get("/"), "Error while proxying to origin.\n");
-    assert_eq!(target.request_count(), 0);
-}
-
-#[test]
 fn a_host_without_a_route_gives_502() {
     let server = Server::start(Setup::new().route("known.example 127.0.0.1:1"));
     let mut client = server.connect();

@@ -1,5 +1,5 @@
 use serde_json::json;
-use waft_testkit::{Connection, Opcode, Reply, Server, Setup, Target, WebSocket, waft_only};
+use waft_testkit::{Authority, Connection, Opcode, Reply, Server, Setup, Target, TlsRelay, WebSocket, waft_only};
 
 /// The answer that belongs to a key: the server sends its own key, so the target must compute.
 fn accept(key: &str) -> String {
@@ -274,4 +274,68 @@ fn a_frame_is_read_however_it_is_cut() {
         }
     }
     assert_eq!(message, b"ok");
+}
+
+#[test]
+fn messages_pass_both_ways_to_an_encrypted_target() {
+    let authority = Authority::new();
+    let target = echo_target("");
+    let relay = TlsRelay::before(&target, &authority.issue(&["app.example"]));
+    let route = format!("* 127.0.0.1:{},ssl,host=app.example", relay.port());
+    let server = Server::start(Setup::new().route(route).trusting(&authority));
+    let mut socket = WebSocket::open(server.connect(), "/ws", "");
+    for length in [2, 500, 30_000] {
+        let text = "x".repeat(length);
+        socket.send_text(&text);
+        socket.expect_text(&text);
+    }
+    // Many at once: what is decrypted together is passed on together.
+    for number in 0..200 {
+        socket.send_text(&number.to_string());
+    }
+    for number in 0..200 {
+        socket.expect_text(&number.to_string());
+    }
+    socket.send(Opcode::Close, &1000_u16.to_be_bytes());
+    assert_eq!(socket.expect_close().0, Some(1000));
+}
+
+#[test]
+fn an_encrypted_target_that_takes_no_more_slows_its_client_down() {
+    waft_only!("direct sockets of Pushpin can stall for good");
+    let authority = Authority::new();
+    let gate = waft_testkit::Gate::new();
+    let opened = gate.clone();
+    let target = Target::raw(move |mut backend, _| {
+        if answer_handshake(&mut backend, "").is_none() {
+            return;
+        }
+        opened.wait();
+        loop {
+            let (first, payload) = read_frame(&mut backend);
+            backend.send(frame(first, &payload));
+            if first == 0x88 {
+                return;
+            }
+        }
+    });
+    let relay = TlsRelay::before(&target, &authority.issue(&["app.example"]));
+    let route = format!("* 127.0.0.1:{},ssl,host=app.example", relay.port());
+    let server = Server::start(Setup::new().route(route).trusting(&authority));
+    let socket = WebSocket::open(server.connect(), "/ws", "");
+    // One frame that no buffer on the way takes whole; the mask is zero.
+    let length = 60_000_000_u64;
+    let mut connection = socket.into_connection();
+    connection.send([&[0x82, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat());
+    let filler = vec![0; 1 << 20];
+    let mut sent = 0;
+    loop {
+        let taken = connection.send_until_full(&filler, std::time::Duration::from_millis(500));
+        sent += taken as u64;
+        if taken < filler.len() {
+            break;
+        }
+        assert!(sent < length, "everything was taken although the target reads nothing");
+    }
+    gate.open();
 }

@@ -101,10 +101,15 @@ impl Gateway {
     /// under them; no held connection is touched.
     pub fn reload(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
+        self.renew();
+    }
+
+    /// Lets certificates that targets are shown be read again. What is connected stays so.
+    pub fn renew(&self) {
         self.reloads.fetch_add(1, Ordering::Release);
     }
 
-    /// How often the settings were changed: what was made from files is made anew after each time.
+    /// How often certificates were to be read again.
     pub(crate) fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Acquire)
     }

@@ -36,7 +36,7 @@ pub use held::{Flush, HeldSet, Key, QueueLimits, Readiness, Wrote};
 pub use listen::{Accepted, Endpoint, EndpointError, Listener, Plain, bind};
 pub use mailbox::{Mailbox, Shard, spawn_shards};
 pub use memory::give_memory_back;
-pub use stream::{PeerAddr, Socket, Stream};
 pub use rustls::ClientConfig;
+pub use stream::{PeerAddr, Socket, Stream};
 pub use tls::{ClientIdentity, TlsAcceptor, TlsConnectError, TlsError, client_config};
 pub use watch::{Happened, Watch};

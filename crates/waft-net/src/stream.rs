@@ -115,7 +115,8 @@ impl Stream {
         let proved = ServerName::try_from(bare.to_owned());
         let proved = proved.map_err(|_no_name| TlsConnectError::Name { name: name.to_owned() })?;
         let failed = |error| TlsConnectError::new(name, error);
-        let session = Session::client(Arc::clone(config), proved).map_err(|error| failed(io::Error::other(error)))?;
+        let session = Session::client(Arc::clone(config), proved)
+            .map_err(|error| TlsConnectError::Refused { name: name.to_owned(), error })?;
         self.encrypt(session).await.map_err(failed)
     }
 

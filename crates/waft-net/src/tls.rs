@@ -3,6 +3,8 @@
 mod client;
 mod refusal;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

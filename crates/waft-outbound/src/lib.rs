@@ -30,10 +30,8 @@ mod resolve;
 pub mod target;
 pub mod zurl;
 
-pub use client::{
-    Answer, BodySource, Call, Client, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket,
-};
-pub use waft_net::ClientIdentity;
+pub use client::{Answer, BodySource, Call, Client, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket};
 pub use error::CallError;
 pub use limits::Limits;
 pub use resolve::Lookup;
+pub use waft_net::ClientIdentity;

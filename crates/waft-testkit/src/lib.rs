@@ -32,6 +32,7 @@ mod script;
 mod server;
 mod setup;
 mod target;
+mod tls;
 mod wait;
 mod websocket;
 
@@ -43,6 +44,7 @@ pub use script::{Finished, Script, chromium, node, program, python, waft, worksp
 pub use server::{Server, metric_sum, waft_binary};
 pub use setup::Setup;
 pub use target::{Arrivals, Gate, Reply, Request, Target};
+pub use tls::{Authority, Certificate, TlsRelay};
 pub use wait::{DEADLINE, eventually};
 pub use websocket::{Frame, Opcode, WebSocket};
 

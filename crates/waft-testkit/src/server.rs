@@ -46,8 +46,8 @@ impl Server {
         let addresses = Addresses { front: port(), control: port(), pull: free_port(), command: free_port() };
         let config = write_files(subject, &setup, &directory.0, &addresses);
         let process = match subject {
-            Subject::Pushpin => start_pushpin(&config),
-            Subject::Waft => start_waft(&config),
+            Subject::Pushpin => start_pushpin(&config, setup.environment()),
+            Subject::Waft => start_waft(&config, setup.environment()),
         };
         let mut server = Self { subject, process, addresses, directory, subscriptions_before: 0 };
         server.wait_until_ready();
@@ -269,13 +269,17 @@ fn write_files(subject: Subject, setup: &Setup, directory: &Path, addresses: &Ad
     path
 }
 
-fn start_pushpin(config: &Path) -> Process {
+fn start_pushpin(config: &Path, environment: &[(String, String)]) -> Process {
     assert!(config.ends_with("pushpin.conf"), "Pushpin cannot read {config:?}; mark the test `waft_only!`");
-    Process::start("pushpin", Command::new("pushpin").arg("-m").arg("--config").arg(config))
+    Process::start(
+        "pushpin",
+        Command::new("pushpin").arg("-m").arg("--config").arg(config).envs(environment.iter().cloned()),
+    )
 }
 
-fn start_waft(config: &Path) -> Process {
-    Process::start("waft", Command::new(waft_binary()).arg("--config").arg(config))
+fn start_waft(config: &Path, environment: &[(String, String)]) -> Process {
+    let environment = environment.iter().cloned();
+    Process::start("waft", Command::new(waft_binary()).arg("--config").arg(config).envs(environment))
 }
 
 /// The path of the waft program: `WAFT_BIN`, or the one cargo builds in the directory this test was built in.
@@ -299,10 +303,14 @@ pub fn waft_binary() -> PathBuf {
 
 /// A directory that goes away with its owner, unless the test failed.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    fn create() -> Self {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn create() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = env::temp_dir().join(format!("waft-test-{}-{number}", std::process::id()));

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::Target;
+use crate::{Authority, Target};
 
 /// How a server is set up, in the terms of Pushpin's files, which both programs read.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,7 @@ pub struct Setup {
     handler: Vec<String>,
     listen: Vec<String>,
     native: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// The addresses a server is told to use.
@@ -63,6 +64,21 @@ impl Setup {
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen.push(address.into());
         self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Makes an authority one of those that the system knows.
+    pub fn trusting(self, authority: &Authority) -> Self {
+        self.env("SSL_CERT_FILE", authority.file().display().to_string())
+    }
+
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.environment
     }
 
     /// Uses a waft.toml instead of Pushpin's files; `FRONT` and `CONTROL` in it become the addresses. For waft alone.

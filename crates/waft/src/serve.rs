@@ -14,7 +14,7 @@ use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
 use waft_doors::Doors;
 use waft_gateway::{Door, Entrance, Gateway, Service};
 use waft_grip::sig::VerifyingKey;
-use waft_net::{Endpoint, TlsAcceptor, bind, spawn_shards};
+use waft_net::{ClientIdentity, Endpoint, TlsAcceptor, bind, client_config, spawn_shards};
 
 use crate::logging::Log;
 use crate::reload::Watch;
@@ -40,6 +40,7 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     for warning in waft_config::warnings(&plan) {
         warn!("{warning}");
     }
+    tell_unusable_certificates(&plan);
     if (plan.server.client_max.get() as u64) > descriptors {
         warn!(
             client_max = plan.server.client_max,
@@ -273,6 +274,8 @@ fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     let next = (running.configuration.load)()?;
     let settings = from_plan(&next)?;
     let changes = waft_config::diff(plan, &next);
+    running.gateway.renew();
+    tell_unusable_certificates(&next);
     if changes.is_empty() {
         info!("The configuration was read again; nothing has changed.");
         return Ok(());
@@ -288,6 +291,19 @@ fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     info!(routes = next.routes.len(), "The new configuration is in force.");
     *plan = next;
     Ok(())
+}
+
+/// Says at once which targets cannot be shown the certificate that they want, and not only when they are needed.
+fn tell_unusable_certificates(plan: &Plan) {
+    for target in plan.routes.iter().flat_map(|route| &route.targets).filter(|target| target.ssl) {
+        if let (Some(cert), Some(key)) = (&target.client_cert, &target.client_key) {
+            let usable = ClientIdentity::from_files(cert, key)
+                .and_then(|identity| client_config(true, Some(&identity), &[]).map(drop));
+            if let Err(error) = usable {
+                error!(target = %target.address, %error, "A target cannot be called until its client certificate can be used.");
+            }
+        }
+    }
 }
 
 /// Waits for the shards to end.

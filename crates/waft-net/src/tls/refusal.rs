@@ -31,13 +31,26 @@ pub enum TlsConnectError {
 impl TlsConnectError {
     pub(crate) fn new(name: &str, error: io::Error) -> Self {
         let kind = error.kind();
-        match error.into_inner().map(|inner| inner.downcast::<Error>()) {
-            Some(Ok(error)) => Self::Refused { name: name.to_owned(), error: *error },
+        match error.into_inner().map(|inner| inner.downcast::<Failed>()) {
+            Some(Ok(error)) => Self::Refused { name: name.to_owned(), error: error.0 },
             Some(Err(inner)) => Self::Io(io::Error::new(kind, inner)),
             None => Self::Io(kind.into()),
         }
     }
 }
+
+/// What a session failed by, where that is not the system's: as the cause of an [`io::Error`].
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) Error);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In TLS 1.3 a server judges a client's certificate after the handshake has ended for the client.
+        Refusal { error: &self.0, name: "it" }.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {}
 
 struct Refusal<'a> {
     error: &'a Error,
@@ -78,7 +91,9 @@ impl fmt::Display for Refusal<'_> {
             Error::AlertReceived(AlertDescription::UnrecognisedName) => {
                 write!(f, "it has no certificate for `{name}`; set the target's `host`, or `trust_connect_host`")
             }
-            Error::InvalidMessage(_) => f.write_str("it does not speak TLS on this port; leave `ssl` away or use its other port"),
+            Error::InvalidMessage(_) => {
+                f.write_str("it does not speak TLS on this port; leave `ssl` away or use its other port")
+            }
             error => write!(f, "the TLS handshake failed: {error}"),
         }
     }

@@ -10,6 +10,8 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ClientConfig, CommonState, ServerConfig};
 
+use super::refusal::Failed;
+
 /// The longest record: head, content, and what TLS 1.2 allows a cipher to add.
 const RECORD_MAX: usize = 5 + 16_384 + 2048;
 /// Encrypted bytes that are read at once, behind the begun record that there may be.
@@ -135,6 +137,12 @@ impl Session {
         self.unsent.len()
     }
 
+    /// Bytes of memory that it has beside itself and its keys.
+    #[cfg(test)]
+    pub(crate) const fn buffered(&self) -> usize {
+        self.begun.capacity() + self.unread.capacity() + self.unsent.capacity()
+    }
+
     /// Does what can be done without more from the peer: a client's first message, an alert that is due.
     pub(crate) fn advance(&mut self) -> Result<(), rustls::Error> {
         // The library finds its place by what it has seen of a begun message, which it therefore has to get each time.
@@ -208,7 +216,7 @@ impl Session {
                 Err(error) => {
                     // What was wrong is told to the peer, if it still listens.
                     let _told = self.advance();
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, Failed(error)));
                 }
             };
             let rest = received.get(used..).unwrap_or_default();
@@ -295,7 +303,7 @@ impl Session {
 
     /// Works up to where data can be sent, and lets `act` do that.
     fn with_traffic(&mut self, act: impl FnOnce(Traffic<'_>) -> Result<usize, EncryptError>) -> io::Result<usize> {
-        self.advance().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.advance().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, Failed(error)))?;
         let Self { side, begun, .. } = self;
         let acted = match side {
             Side::Client(connection) => match connection.step(begun).state {
@@ -325,11 +333,7 @@ struct Received {
 }
 
 /// Works on received records until more are needed; says how many bytes are done with.
-fn drive<E: Engine>(
-    engine: &mut E,
-    mut received: &mut [u8],
-    sinks: &mut Sinks<'_>,
-) -> Result<usize, rustls::Error> {
+fn drive<E: Engine>(engine: &mut E, mut received: &mut [u8], sinks: &mut Sinks<'_>) -> Result<usize, rustls::Error> {
     let mut used = 0;
     loop {
         let UnbufferedStatus { mut discard, state } = engine.step(received);
