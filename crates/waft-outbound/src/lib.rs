@@ -25,6 +25,7 @@
 mod client;
 mod error;
 mod limits;
+mod metrics;
 pub mod policy;
 mod resolve;
 pub mod target;
@@ -35,4 +36,5 @@ pub use client::{
 };
 pub use error::CallError;
 pub use limits::Limits;
+pub use metrics::{Metrics, Sample};
 pub use resolve::Lookup;
