@@ -17,9 +17,8 @@ fn hint(server: &Server) {
 
 #[test]
 fn a_next_link_may_lead_to_another_host() {
-    let other = Target::start(|request| match request.path() {
-        "/next?a=b" => Reply::hold("stream", "c; prev-id=2").header("Grip-Link", "<then>; rel=next").body("missed\n"),
-        _ => Reply::hold("stream", "c; prev-id=3").header("Grip-Link", "</end>; rel=next").body("more\n"),
+    let other = Target::start(|_| {
+        Reply::hold("stream", "c; prev-id=2").header("Grip-Link", "</then>; rel=next").body("missed\n")
     });
     let target = stream_to(format!("<http://{}/next?a=b>; rel=next", other.address()));
     let server = Server::start(Setup::to(&target));
@@ -35,17 +34,37 @@ fn a_next_link_may_lead_to_another_host() {
     assert_eq!(fetched.header("Grip-Last"), Some("c; last-id=1"));
     assert_eq!((fetched.header("Cookie"), fetched.header("Authorization")), (None, None));
     assert!(fetched.header("Grip-Sig").is_some() && fetched.header("Grip-Feature").is_some());
-    // A relative link of the other host stays there.
+}
+
+#[test]
+fn a_relative_link_of_another_host_stays_there() {
+    waft_only!("Pushpin asks its own target for what is relative to another host");
+    let other = Target::start(|request| match request.path() {
+        "/next" => Reply::hold("stream", "c; prev-id=2").header("Grip-Link", "<then>; rel=next").body("missed\n"),
+        _ => Reply::hold("stream", "c; prev-id=3").header("Grip-Link", "</end>; rel=next").body("more\n"),
+    });
+    let target = stream_to(format!("<http://{}/next>; rel=next", other.address()));
+    let server = Server::start(Setup::to(&target));
+    let mut client = server.get("/stream");
+    client.expect_head(200);
+    client.expect_stream("open\n");
+    server.wait_for_holds(1);
+    hint(&server);
+    client.expect_stream("missed\n");
     hint(&server);
     client.expect_stream("more\n");
-    assert_eq!(other.next_request().path(), "/then");
+    assert_eq!([other.next_request(), other.next_request()].map(|page| page.path().to_owned()), ["/next", "/then"]);
     assert_eq!(target.request_count(), 1);
 }
 
 #[test]
 fn pages_of_another_host_join_the_response() {
+    waft_only!("Pushpin 1.36 does not come to the end of such a response");
     let other = Target::start(|request| match request.path() {
-        "/2" => Reply::text("two,").header("Grip-Link", "</3>; rel=next"),
+        "/2" => {
+            let link = format!("<http://{}/3>; rel=next", request.header("Host").unwrap());
+            Reply::text("two,").header("Grip-Link", &link)
+        }
         _ => Reply::text("three").header("Grip-Foo", ""),
     });
     let address = other.address();
@@ -58,6 +77,7 @@ fn pages_of_another_host_join_the_response() {
 
 #[test]
 fn a_page_of_another_host_may_open_the_stream() {
+    waft_only!("Pushpin asks its own target for what is relative to another host");
     let other = Target::start(|request| match request.path() {
         "/2" => Reply::hold("stream", "c; prev-id=1").header("Grip-Link", "<3>; rel=next").body("two,"),
         _ => Reply::hold("stream", "c; prev-id=2").header("Grip-Link", "<4>; rel=next").body("three,"),
