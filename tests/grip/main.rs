@@ -11,6 +11,8 @@ mod instruct;
 mod keep_alive;
 mod links;
 mod long_poll;
+mod network_filters;
+mod outside;
 mod sequencing;
 mod signature;
 mod stream;

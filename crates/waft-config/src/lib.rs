@@ -17,6 +17,7 @@
 
 mod check;
 mod diff;
+mod egress;
 mod mistake;
 mod native;
 mod plan;
@@ -30,13 +31,16 @@ mod value;
 
 pub use check::{report, warnings};
 pub use diff::{Change, Effect, diff};
+pub use egress::EgressException;
 pub use mistake::{Mistake, Mistakes};
 pub use native::{ReadFile, Sources, load};
 pub use plan::Plan;
 pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, QueryMatch, RouteEntry, TargetEntry};
-pub use settings::{Control, Forward, Grip, Limits, Log, Logging, Metrics, Server, SockJs, Stats, WebSocket, Zmq};
+pub use settings::{
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+};
 pub use value::{
     ByteSize, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue, OctalMode, OrOff,
-    PingMode, RequestKind, SlowReader, StatsFormat,
+    OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
 };

@@ -8,7 +8,9 @@ use waft_route::{Condition, Problem, Route, RouteOptions, Severity, Table, Targe
 use crate::mistake::Mistake;
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
-use crate::settings::{Control, Forward, Grip, Limits, Log, Logging, Metrics, Server, SockJs, Stats, WebSocket, Zmq};
+use crate::settings::{
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+};
 
 /// Defines the plan and the file it is read from, which have the same sections.
 macro_rules! plan {
@@ -72,6 +74,8 @@ plan! {
     limits: Limits,
     /// What channels remember.
     log: Log,
+    /// Calls to other places than the targets.
+    outbound: Outbound,
     /// What is told to targets of the client.
     forward: Forward,
     /// What is written about the work.

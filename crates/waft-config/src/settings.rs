@@ -1,11 +1,14 @@
 //! The sections of the configuration, each with its keys, their defaults and their reasons.
 
-use std::num::NonZeroUsize;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
+use crate::egress::EgressException;
 use crate::section::section;
 use crate::value::{
-    ByteSize, Duration, ForwardedFor, ForwardedProto, Level, Listen, LogFormat, OctalMode, OrOff, PingMode, StatsFormat,
+    ByteSize, Duration, ForwardedFor, ForwardedProto, Level, Listen, LogFormat, OctalMode, OrOff, OutboundRules,
+    PingMode, Resolver, StatsFormat,
 };
 
 section! {
@@ -107,6 +110,40 @@ section! {
         id_cache_ttl: OrOff<Duration> = OrOff::On(Duration::from_secs(60));
         /// How long an item waits for the one before it.
         message_wait: Duration = Duration::from_secs(5);
+    }
+}
+
+section! {
+    /// Calls to other places than the targets: links to other hosts, and the filters http-check and http-modify.
+    Outbound {
+        /// `hardened`: public addresses, names and ports alone, with `exceptions`. `open`: whatever a target names. Routes
+        /// with a target marked `untrusted` are always held to the first. A denial is logged with its rule.
+        rules: OutboundRules = OutboundRules::Hardened;
+        /// What may be called although it is not public: `host`, `address` or `network/length`, each with `:port` or for
+        /// all ports.
+        exceptions: Vec<EgressException> = Vec::new();
+        /// What may not be called although it is public: names with one `*`, addresses, networks. Goes before exceptions.
+        deny: Vec<String> = Vec::new();
+        /// Log what the rules refuse, and call it all the same.
+        report_only: bool = false;
+        /// Addresses under which waft itself is reached from outside, which are never called.
+        self_addresses: Vec<SocketAddr> = Vec::new();
+        /// Who looks names up: `system`, or `dns` for waft itself, without search domains.
+        resolver: Resolver = Resolver::System;
+        /// Name servers for `dns`. Empty: those of /etc/resolv.conf.
+        name_servers: Vec<SocketAddr> = Vec::new();
+        /// Time for one connection, TLS included.
+        connect_timeout: Duration = Duration::from_secs(10);
+        /// Time for one request of a filter, its answer included.
+        filter_timeout: Duration = Duration::from_secs(10);
+        /// Requests of filters at once, over all clients. Further ones wait.
+        filter_concurrent_max: NonZeroUsize = at_least_one(100);
+        /// Requests of filters that are started each second for one address. Further ones wait.
+        filter_rate_max: NonZeroU32 = HUNDRED;
+        /// Bytes of a filter's answer. More is a failure of the filter.
+        filter_body_max: ByteSize = ByteSize(100_000);
+        /// Items that wait for a listener while a filter is asked about an earlier one. Further ones are dropped.
+        filter_waiting_max: NonZeroUsize = at_least_one(100);
     }
 }
 
@@ -220,6 +257,8 @@ section! {
 
 /// The key that Pushpin ships.
 pub(crate) const DEFAULT_SIG_KEY: &str = "changeme";
+
+const HUNDRED: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
 
 /// `n`, or 1 if it is 0.
 fn at_least_one(n: usize) -> NonZeroUsize {

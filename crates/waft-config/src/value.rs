@@ -58,6 +58,8 @@ as_text! {
     Listen => "an address: \"7999\", \"127.0.0.1:7999\", \"443?tls\" or \"unix:/path?mode=660\"",
     LogFormat => "\"text\" or \"json\"",
     OctalMode => "an octal mode such as \"660\"",
+    OutboundRules => "\"hardened\" or \"open\"",
+    Resolver => "\"system\" or \"dns\"",
     PingMode => "\"answer\" or \"forward\"",
     JsonPForm => "\"basic\" or \"extended\"",
     RequestKind => "\"http\" or \"ws\"",
@@ -385,6 +387,20 @@ words! {
         Text = "text",
         /// An object a line.
         Json = "json",
+    }
+    /// Which places may be called beside the targets.
+    OutboundRules {
+        /// Public ones, and the exceptions.
+        Hardened = "hardened",
+        /// All.
+        Open = "open",
+    }
+    /// Who looks names up.
+    Resolver {
+        /// The system, as it is set up.
+        System = "system",
+        /// waft, at name servers.
+        Dns = "dns",
     }
     /// Who answers the pings of WebSocket clients.
     PingMode {

@@ -5,6 +5,8 @@
 
 use std::fmt::{Display, Write};
 
+use waft_outbound::Sample;
+
 /// The content type of the format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -37,6 +39,16 @@ impl Exposition {
     pub(crate) fn gauges<V: Display>(&mut self, name: &str, help: &str, label: &str, values: &[(&str, V)]) {
         self.describe(name, help, "gauge");
         self.labelled(name, label, values);
+    }
+
+    /// A counter or gauge of calls to the outside.
+    pub(crate) fn sample_of(&mut self, sample: &Sample) {
+        let Sample { name, help, is_counter, label, values } = sample;
+        self.describe(name, help, if *is_counter { "counter" } else { "gauge" });
+        for (of, value) in values {
+            let labels = label.map_or_else(String::new, |label| format!("{{{label}=\"{of}\"}}"));
+            self.sample(name, &labels, value);
+        }
     }
 
     /// A histogram: `counts` has one more element than `bounds`, for what lies above the last of them.

@@ -71,7 +71,9 @@ fn render(gateway: &Gateway, names: &MetricsNames, process: Process) -> String {
     of_build(&mut out, gateway);
     of_connections(&mut out, &totals);
     of_targets(&mut out, &totals);
+    of_outside(&mut out, gateway);
     of_holds(&mut out, &totals);
+    of_filters(&mut out, &totals);
     of_publishing(&mut out, gateway);
     of_deliveries(&mut out, &totals);
     of_channels(&mut out, gateway);
@@ -162,6 +164,30 @@ fn of_holds(out: &mut Exposition, totals: &Totals<'_>) {
     out.counter("waft_link_fetches_total", "Next links fetched.", totals.count(|shard| &shard.link_fetches));
 }
 
+fn of_outside(out: &mut Exposition, gateway: &Gateway) {
+    for sample in gateway.outbound_metrics().samples() {
+        out.sample_of(&sample);
+    }
+}
+
+fn of_filters(out: &mut Exposition, totals: &Totals<'_>) {
+    out.gauge(
+        "waft_filters_under_way",
+        "Deliveries that wait for the answer of a filter's web service.",
+        totals.level(|shard| &shard.filters_under_way),
+    );
+    out.counter(
+        "waft_filter_requests_total",
+        "Requests of filters to web services.",
+        totals.count(|shard| &shard.filter_requests),
+    );
+    out.counter(
+        "waft_filter_failures_total",
+        "Filters that got no usable answer.",
+        totals.count(|shard| &shard.filter_failures),
+    );
+}
+
 fn of_publishing(out: &mut Exposition, gateway: &Gateway) {
     let publish = gateway.publish_metrics();
     out.counter("waft_published_total", "Items published, by any way.", publish.items.value());
@@ -197,6 +223,7 @@ fn of_deliveries(out: &mut Exposition, totals: &Totals<'_>) {
         ("filter_error", totals.count(|shard| &shard.dropped_filter_error)),
         ("mismatch", totals.count(|shard| &shard.dropped_mismatch)),
         ("updating", totals.count(|shard| &shard.dropped_updating)),
+        ("filtering", totals.count(|shard| &shard.dropped_filtering)),
     ];
     out.counters("waft_drops_total", "Items not delivered to a client that listened.", "reason", &dropped);
     out.counter(

@@ -19,8 +19,8 @@ use crate::hold::{
     self, Gone, Hold, Line, Next, ResponseHold, SavedRequest, StreamHold, Timeout, count, keep_alive_due,
 };
 use crate::jsonp::{Call, Encoder};
-use crate::link::Base;
 use crate::payload::put_chunk;
+use crate::place::Base;
 use crate::relay::{BodyError, ResponseBody};
 use crate::respond::{self, Failure, Frame};
 use crate::shard::Shard;
@@ -255,7 +255,7 @@ pub(crate) fn attach(shard: &Rc<Shard>, key: Key, stream: waft_net::Stream) -> b
 
 fn gone_link(exchange: &Exchange, instruct: &Instruct) -> Option<Box<Gone>> {
     let uri = instruct.gone.as_ref()?.uri.clone();
-    Some(Box::new(Gone { base: Base::of(exchange), uri }))
+    Some(Box::new(Gone { base: Base::of(&exchange.head, exchange.secure), uri }))
 }
 
 /// A response that this gateway sends piece by piece: a stream, or pages joined by next links.
@@ -272,6 +272,8 @@ struct Opening<'a> {
     relayed: bool,
     /// Makes a script of the body.
     encoder: Option<Encoder>,
+    /// The page that opens the stream, if that is not what the client asked for.
+    page: Option<Base>,
 }
 
 /// How sending a body ended.
@@ -295,6 +297,7 @@ impl<'a> Opening<'a> {
             bytes: 0,
             relayed: false,
             encoder: None,
+            page: None,
         }
     }
 
@@ -432,7 +435,7 @@ impl<'a> Opening<'a> {
         }
         match instruct.next {
             Some(next) => {
-                let base = Base::of(&self.exchange);
+                let base = Base::of(&self.exchange.head, self.exchange.secure);
                 Box::pin(self.follow(base, next.uri)).await
             }
             None => self.end_body(keep_alive).await,
@@ -456,7 +459,10 @@ impl<'a> Opening<'a> {
                     body.release(self.shard);
                     return self.break_off("Next link returned non-stream hold.").await;
                 }
-                Some(HoldMode::Stream) => return self.stream(instruct, body).await,
+                Some(HoldMode::Stream) => {
+                    self.page = Some(page_base);
+                    return self.stream(instruct, body).await;
+                }
                 None => {}
             }
             let channels = subscribe::wanted(&self.exchange.settings, &route, None, &instruct.channels);
@@ -571,7 +577,7 @@ impl<'a> Opening<'a> {
             let keep_alive = self.exchange.head.keep_alive();
             return self.end_body(keep_alive).await;
         }
-        let key = self.reserve(&instruct);
+        let key = self.reserve(&instruct, &channels);
         let is_sse = is_event_stream(&instruct.response);
         let seen = Seen { served: &[], last_event_id: last_event_id(&self.exchange).filter(|_| is_sse) };
         let class = stream_class(&channels, instruct.next.is_some(), self.is_chunked());
@@ -621,12 +627,15 @@ impl<'a> Opening<'a> {
     }
 
     /// Makes the hold, in which items wait from now on.
-    fn reserve(&mut self, instruct: &Instruct) -> Key {
+    fn reserve(&mut self, instruct: &Instruct, channels: &[Wanted]) -> Key {
+        let page = self.page.take();
         let (shard, exchange) = (self.shard, &mut self.exchange);
         let now = Instant::now();
+        let base = || page.clone().unwrap_or_else(|| Base::of(&exchange.head, exchange.secure));
+        let place = asks_network(channels).then(|| Box::new(base()));
         let next = instruct.next.as_ref().map(|next| {
             Box::new(Next {
-                base: Base::of(exchange),
+                base: base(),
                 uri: next.uri.clone(),
                 timeout: next.timeout,
                 due: now + next.timeout,
@@ -642,6 +651,7 @@ impl<'a> Opening<'a> {
             meta: shard.templates.meta(instruct.meta.clone()),
             keep_alive: instruct.keep_alive.clone().map(|keep_alive| shard.templates.keep_alive(keep_alive)),
             keep_due: None,
+            place,
             next,
             gone: gone_link(exchange, instruct),
             is_sse: is_event_stream(&instruct.response),
@@ -683,6 +693,11 @@ impl<'a> Opening<'a> {
             update::request(shard, key, update::Urgency::High);
         }
     }
+}
+
+/// Whether a subscription has a filter that asks a web service.
+pub(crate) fn asks_network(channels: &[Wanted]) -> bool {
+    channels.iter().any(|channel| channel.filters.needs_network())
 }
 
 /// Which class of listeners a stream belongs to.

@@ -14,9 +14,11 @@ use waft_http1::Version;
 use waft_hub::Replay;
 use waft_net::{Key, Wrote};
 
+use crate::ask::{self, Outcome, Question};
 use crate::dress::Whole;
 use crate::hold::{self, Hold, Member, Timeout, keep_alive_due};
 use crate::payload::stream_content;
+use crate::place::Base;
 use crate::service::Answer;
 use crate::shard::Shard;
 use crate::subscribe::{self, Class, Item};
@@ -272,6 +274,8 @@ fn tally(shard: &Shard, key: Key, count: usize, content: usize) {
 /// What is to be done with an item for one stream.
 enum Treatment {
     Nothing,
+    /// These bytes, if any, and what a web service says.
+    Ask(Bytes, Box<Question>),
     /// These bytes, with so much content.
     Write(Bytes, usize),
     Close,
@@ -283,8 +287,29 @@ enum Treatment {
 
 /// Delivers an item to a stream that is looked at by itself.
 pub(crate) fn to_stream(shard: &Rc<Shard>, key: Key, item: &Item) {
-    match treat(shard, key, item) {
+    if !ask::wait(shard, key, item) {
+        let treatment = treat(shard, key, item);
+        carry_out(shard, key, treatment);
+    }
+}
+
+/// Gives a stream what came of the question about an item.
+pub(crate) fn give_stream(shard: &Rc<Shard>, key: Key, outcome: Outcome) {
+    let version = match shard.held.borrow().get(key) {
+        Some(Hold::Stream(hold)) => hold.line.version,
+        _ => return,
+    };
+    carry_out(shard, key, of_outcome(version, outcome));
+}
+
+fn carry_out(shard: &Rc<Shard>, key: Key, treatment: Treatment) {
+    match treatment {
         Treatment::Nothing => {}
+        Treatment::Ask(first, question) => {
+            if first.is_empty() || hold::send(shard, key, &first) {
+                ask::put(shard, key, question);
+            }
+        }
         Treatment::Write(data, content) => {
             tally(shard, key, 1, content);
             if hold::send(shard, key, &data) {
@@ -386,6 +411,7 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         Treatment::Write(data, content) => {
             Treatment::Write([notice, data].concat().into(), hold::GAP_NOTICE.len() + content)
         }
+        Treatment::Ask(_, question) => Treatment::Ask(notice, question),
         _ => Treatment::Write(notice, hold::GAP_NOTICE.len()),
     }
 }
@@ -412,7 +438,25 @@ fn content_for(
         };
         return content.map_or(Treatment::Nothing, |data| Treatment::Write(data, format.content.len()));
     }
-    match filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &format.content) {
+    let prefix = &hold.route.options.prefix;
+    match filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &format.content) {
+        Ok(Some(content)) if filters.needs_network() => {
+            let next = hold.next.as_ref().map(|next| &next.base);
+            let base = next.or(hold.place.as_deref()).cloned().unwrap_or_else(|| Base::parse(""));
+            let route = Arc::clone(&hold.route);
+            let positions = subscribe::positions(shard, prefix, &hold.subs);
+            let (item, content) = (Arc::clone(item), content.into_owned().into());
+            let meta = Rc::clone(&hold.meta);
+            Treatment::Ask(Bytes::new(), Box::new(Question { route, base, meta, positions, filters, item, content }))
+        }
+        Ok(content) => of_outcome(version, Ok(content.map(|content| content.into_owned().into()))),
+        Err(error) => Treatment::Fail(error),
+    }
+}
+
+/// What a stream gets of what its filters made.
+fn of_outcome(version: Version, outcome: Outcome) -> Treatment {
+    match outcome {
         Ok(Some(content)) if content.is_empty() => Treatment::Nothing,
         Ok(Some(content)) => Treatment::Write(hold::framed(version, &content), content.len()),
         Ok(None) => Treatment::Nothing,
@@ -420,7 +464,8 @@ fn content_for(
     }
 }
 
-/// Runs the filters of a subscription over an item: the content to send, or nothing.
+/// Runs the filters of a subscription over an item: the content to send, or nothing. If some of them need the network,
+/// those that decide by themselves are run, and the content is as it was.
 pub(crate) fn filter<'c>(
     shard: &Shard,
     prefix: &str,
@@ -433,14 +478,12 @@ pub(crate) fn filter<'c>(
     let named = subscribe::positions(shard, prefix, subs);
     let positions = subscribe::as_filter_positions(&named);
     let context = Context { sub_meta: meta, pub_meta: &item.payload.meta, channels: &positions };
-    if filters.needs_network() {
-        // What cannot be asked is not let through.
-        shard.metrics.dropped_filter_error.add(1);
-        return Err("filter error: http-check and http-modify are not available".to_owned());
-    }
     if filters.delivery(&context) == Verdict::Drop {
         shard.metrics.dropped_filter.add(1);
         return Ok(None);
+    }
+    if filters.needs_network() {
+        return Ok(Some(Cow::Borrowed(content)));
     }
     match filters.content(&context, content) {
         Ok(content) => Ok(Some(content)),
@@ -461,6 +504,9 @@ pub(crate) struct Answers {
 
 /// Delivers an item to a long-poll: the first that sends something answers it.
 pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mut Answers) {
+    if ask::wait(shard, key, item) {
+        return;
+    }
     let held = shard.held.borrow();
     let Some(Hold::Response(hold)) = held.get(key) else { return };
     let Some(format) = item.payload.formats.http_response.as_ref() else { return };
@@ -509,22 +555,74 @@ pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mu
             waft_grip::item::ResponseBody::Bytes(content) => content.clone(),
             waft_grip::item::ResponseBody::Patch(patch) => patch.apply(body).unwrap_or_default().into(),
         };
-        match filter(shard, &hold.route.options.prefix, &hold.subs, &hold.meta.0, filters, item, &content) {
-            Ok(Some(content)) => merged(shard, hold, item, Some(content.into_owned().into())),
-            Ok(None) | Err(_) => return,
+        let prefix = &hold.route.options.prefix;
+        let filtered = filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &content);
+        let outcome = filtered.map(|content| content.map(|content| content.into_owned().into()));
+        if let Ok(Some(content)) = &outcome
+            && filters.needs_network()
+        {
+            let question = Question {
+                route: Arc::clone(&hold.route),
+                base: Base::of(&hold.request.head, hold.line.secure),
+                meta: Rc::clone(&hold.meta),
+                positions: subscribe::positions(shard, prefix, &hold.subs),
+                filters,
+                item: Arc::clone(item),
+                content: Bytes::clone(content),
+            };
+            drop(held);
+            return ask::put(shard, key, Box::new(question));
         }
+        drop(held);
+        return give_response(shard, key, item, outcome);
     };
-    if answer.is_some() {
+    drop(held);
+    answer_poll(shard, key, answer);
+}
+
+/// Gives a long-poll what its filters made of an item.
+pub(crate) fn give_response(shard: &Rc<Shard>, key: Key, item: &Item, outcome: Outcome) {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Response(hold)) = held.get_mut(key) else { return };
+    let answer = match outcome {
+        Ok(Some(content)) => merged(shard, hold, item, Some(content)),
+        Ok(None) => return move_on(shard, hold, item),
+        Err(error) if hold.route.options.debug => Some(failed(shard, hold, error)),
+        Err(_) => return move_on(shard, hold, item),
+    };
+    drop(held);
+    answer_poll(shard, key, answer);
+}
+
+/// A long-poll goes on behind an item that it did not get.
+fn move_on(shard: &Shard, hold: &mut hold::ResponseHold, item: &Item) {
+    let listeners = shard.listeners.borrow();
+    let named =
+        |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+    if let Some(sub) = hold.subs.iter_mut().find(named).filter(|sub| sub.prev_id.is_some()) {
+        sub.prev_id = item.id.as_deref().map(Box::from);
+    }
+}
+
+/// Answers a long-poll, if there is something to answer with.
+fn answer_poll(shard: &Rc<Shard>, key: Key, answer: Option<Bytes>) {
+    let Some(answer) = answer else { return };
+    if let Some(Hold::Response(hold)) = shard.held.borrow().get(key) {
         shard.tally(&hold.route, |traffic| {
             traffic.deliveries += 1;
             traffic.polls_answered += 1;
         });
     }
-    drop(held);
-    if let Some(answer) = answer {
-        shard.metrics.delivered_response.add(1);
-        hold::answer_response(shard, key, &answer);
-    }
+    shard.metrics.delivered_response.add(1);
+    hold::answer_response(shard, key, &answer);
+}
+
+/// The answer to a long-poll whose filter or patch failed.
+fn failed(shard: &Shard, hold: &hold::ResponseHold, error: String) -> Bytes {
+    let failure = crate::respond::Failure::target(502, error);
+    let Answer { status, fields, body } = failure.answer(hold.route.options.debug);
+    let reason = waft_http1::reason_phrase(status).to_owned();
+    hold::whole_bytes(hold, Whole { status, reason, fields, body }, shard.is_draining())
 }
 
 /// The answer to a long-poll: the item over what its target prepared.
@@ -539,10 +637,7 @@ fn merged(shard: &Shard, hold: &hold::ResponseHold, item: &Item, content: Option
         }
         Err(error) => {
             debug!(channel = %item.channel, %error, "A patch did not apply.");
-            let failure = crate::respond::Failure::target(502, error.to_string());
-            let Answer { status, fields, body } = failure.answer(hold.route.options.debug);
-            let reason = waft_http1::reason_phrase(status).to_owned();
-            Some(hold::whole_bytes(hold, Whole { status, reason, fields, body }, last))
+            Some(failed(shard, hold, error.to_string()))
         }
     }
 }

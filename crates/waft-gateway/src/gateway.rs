@@ -9,6 +9,7 @@ use waft_grip::item::Item;
 use waft_hub::{Hub, HubLimits, Observer, Ordered, Publish, Published};
 use waft_net::Mailbox;
 
+use crate::ask::Pace;
 use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::payload::{Payload, payload_size};
 use crate::record::Recorder;
@@ -44,6 +45,8 @@ pub struct Gateway {
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
     metrics: Vec<Arc<ShardMetrics>>,
     publish_metrics: PublishMetrics,
+    outbound_metrics: Arc<waft_outbound::Metrics>,
+    pub(crate) filter_pace: Pace,
     pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
@@ -61,6 +64,8 @@ impl Gateway {
             mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
             metrics: (0..shards).map(|_| Arc::default()).collect(),
             publish_metrics: PublishMetrics::default(),
+            outbound_metrics: Arc::default(),
+            filter_pace: Pace::default(),
             recorder: None,
             demo,
             sockjs: Sessions::default(),
@@ -122,6 +127,11 @@ impl Gateway {
     /// What came of the items that were published.
     pub fn publish_metrics(&self) -> &PublishMetrics {
         &self.publish_metrics
+    }
+
+    /// What calls to other places than the targets are counted by.
+    pub fn outbound_metrics(&self) -> &Arc<waft_outbound::Metrics> {
+        &self.outbound_metrics
     }
 
     /// The channels.

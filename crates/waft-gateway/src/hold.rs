@@ -21,7 +21,8 @@ use waft_route::{Route, SlowClient};
 use crate::buffer::ReadBuffer;
 use crate::client::Client;
 use crate::dress::{Dress, Whole};
-use crate::link::{self, Base};
+use crate::link;
+use crate::place::Base;
 use crate::record::Seat;
 use crate::respond::{self, Frame};
 use crate::service::Door;
@@ -104,6 +105,8 @@ pub(crate) struct StreamHold {
     pub(crate) meta: Rc<Meta>,
     pub(crate) keep_alive: Option<Rc<KeepAlive>>,
     pub(crate) keep_due: Option<Instant>,
+    /// What the addresses of its filters are relative to, if it has filters that ask web services.
+    pub(crate) place: Option<Box<Base>>,
     /// Where to get what was missed.
     pub(crate) next: Option<Box<Next>>,
     pub(crate) gone: Option<Box<Gone>>,

@@ -9,6 +9,7 @@
 //! that in the held set, `deliver` brings it what is published, and `update` asks the target again.
 //! WebSockets go their own way from `exchange` on, which `ws` tells.
 
+mod ask;
 mod begin;
 mod body;
 mod buffer;
@@ -16,6 +17,7 @@ mod client;
 mod cors;
 mod deliver;
 mod dress;
+mod errand;
 mod exchange;
 mod forward;
 mod gateway;
@@ -25,6 +27,7 @@ mod jsonp;
 mod link;
 pub mod metrics;
 mod payload;
+mod place;
 mod pool;
 mod record;
 mod relay;
@@ -42,5 +45,7 @@ pub use gateway::Gateway;
 pub use payload::Payload;
 pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 pub use service::{Answer, Door, Request, Service};
-pub use settings::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings, WebSocketSettings};
+pub use settings::{
+    Forward, ForwardedFor, Limits, NetworkFilters, Outside, SchemeHeaders, Settings, WebSocketSettings,
+};
 pub use shard::{Entrance, run};

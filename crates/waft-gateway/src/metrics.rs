@@ -170,6 +170,12 @@ shard_metrics! {
     hold_retries: Counter,
     /// Next links fetched.
     link_fetches: Counter,
+    /// Deliveries that wait for a filter which asks a web service.
+    filters_under_way: Gauge,
+    /// Requests of filters.
+    filter_requests: Counter,
+    /// Filters that got no usable answer.
+    filter_failures: Counter,
     /// Items delivered to long-polls.
     delivered_response: Counter,
     /// Items delivered to streams.
@@ -184,6 +190,8 @@ shard_metrics! {
     dropped_filter_error: Counter,
     /// Items not delivered because their content filters are not those of the subscription.
     dropped_mismatch: Counter,
+    /// Items not delivered because too many waited while a filter was asked about an earlier one.
+    dropped_filtering: Counter,
     /// Items not delivered because the listener was being updated and its queue was full.
     dropped_updating: Counter,
     /// Listeners cut off because they read too slowly.

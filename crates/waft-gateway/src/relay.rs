@@ -146,6 +146,8 @@ pub(crate) enum ResponseBody {
     Whole(Bytes),
     /// What is still to be read from a target.
     Wire(Box<WireBody>),
+    /// What is still to be read from elsewhere; none once its end was seen.
+    Outside(Option<Box<waft_outbound::ResponseBody>>),
 }
 
 /// A body that is still on its way.
@@ -170,7 +172,7 @@ impl ResponseBody {
     pub(crate) fn count(&self, piece: &Bytes) -> u64 {
         match self {
             Self::Whole(_) => 0,
-            Self::Wire(_) => piece.len() as u64,
+            Self::Wire(_) | Self::Outside(_) => piece.len() as u64,
         }
     }
 
@@ -185,6 +187,7 @@ impl ResponseBody {
         let wire = match self {
             Self::Whole(body) if body.is_empty() => return Ok(None),
             Self::Whole(body) => return Ok(Some(std::mem::take(body))),
+            Self::Outside(body) => return outside(body).await,
             Self::Wire(wire) => wire,
         };
         let mut out = BytesMut::new();
@@ -216,6 +219,7 @@ impl ResponseBody {
     pub(crate) fn is_at_hand(&self) -> bool {
         match self {
             Self::Whole(_) => true,
+            Self::Outside(body) => body.is_none(),
             Self::Wire(wire) => {
                 let unread = wire.connection.buffer.unread().len() as u64;
                 wire.decoder.is_done() || wire.decoder.remaining().is_some_and(|left| left <= unread)
@@ -242,6 +246,7 @@ impl ResponseBody {
     pub(crate) fn is_at_end(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_empty(),
+            Self::Outside(body) => body.is_none(),
             Self::Wire(wire) => wire.decoder.is_done(),
         }
     }
@@ -256,6 +261,19 @@ impl ResponseBody {
             }
         }
     }
+}
+
+/// The next piece of a body from elsewhere. Its connection is kept there once its end was seen.
+async fn outside(body: &mut Option<Box<waft_outbound::ResponseBody>>) -> io::Result<Option<Bytes>> {
+    let Some(reading) = body else { return Ok(None) };
+    let piece = tokio::time::timeout(IDLE_LIMIT, reading.piece())
+        .await
+        .map_err(|_late| io::ErrorKind::TimedOut)?
+        .map_err(io::Error::other)?;
+    if piece.is_none() {
+        *body = None;
+    }
+    Ok(piece)
 }
 
 /// How long a target may pause within a body that this gateway needs itself.

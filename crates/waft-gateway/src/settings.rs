@@ -7,6 +7,8 @@ use std::time::Duration;
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
 use waft_net::QueueLimits;
+use waft_outbound::Lookup;
+use waft_outbound::policy::Policy;
 use waft_route::Table;
 
 /// Everything that requests are handled by. Shared by all shards, never changed: a reload puts
@@ -25,6 +27,8 @@ pub struct Settings {
     pub limits: Limits,
     /// WebSockets of all routes.
     pub websocket: WebSocketSettings,
+    /// Calls to other places than the targets.
+    pub outside: Arc<Outside>,
     /// Send a held request to its target again a second after the first subscription to its
     /// channel, as Pushpin does.
     pub update_on_first_subscription: bool,
@@ -54,6 +58,62 @@ pub struct WebSocketSettings {
 impl Default for WebSocketSettings {
     fn default() -> Self {
         Self { message_max: 1_000_000, compression: false }
+    }
+}
+
+/// Calls to other places than the targets: links to foreign hosts, and filters that ask web services.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Which places may be called.
+    pub policy: Arc<Policy>,
+    /// Which places may be called for routes with a target that is marked `untrusted`.
+    pub untrusted_policy: Arc<Policy>,
+    /// Limits of the client.
+    pub limits: waft_outbound::Limits,
+    /// How names are looked up.
+    pub lookup: Lookup,
+    /// The filters `http-check` and `http-modify`.
+    pub filters: NetworkFilters,
+}
+
+/// Limits on the filters that ask web services, whose requests to the client's own origin go to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkFilters {
+    /// Time for one request: 10 s.
+    pub timeout: Duration,
+    /// Requests at once, over all clients: 100. Further ones wait.
+    pub concurrent_max: usize,
+    /// Requests started each second to one address: 100. Further ones wait.
+    pub rate_max: u32,
+    /// Bytes of an answer: 100,000.
+    pub body_max: usize,
+    /// Items that wait for a listener while a filter is asked about an earlier one: 100. Further ones are dropped.
+    pub waiting_max: usize,
+}
+
+impl Default for NetworkFilters {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            concurrent_max: 100,
+            rate_max: 100,
+            body_max: 100_000,
+            waiting_max: 100,
+        }
+    }
+}
+
+impl Default for Outside {
+    /// Public places alone.
+    fn default() -> Self {
+        let policy = Arc::new(Policy::hardened());
+        Self {
+            untrusted_policy: Arc::clone(&policy),
+            policy,
+            limits: waft_outbound::Limits::default(),
+            lookup: Lookup::default(),
+            filters: NetworkFilters::default(),
+        }
     }
 }
 
@@ -122,6 +182,8 @@ pub struct Limits {
     pub target_idle_timeout: Duration,
     /// Responses that a target may be late with before a client hears of it; none for no limit.
     pub link_retries_max: u32,
+    /// Requests to links that wait for their answer at once, over all clients: 100. Further ones wait.
+    pub link_fetches_max: usize,
     /// Items that wait for a stream while its next link is fetched: 100.
     pub updating_items_max: usize,
 }
@@ -141,6 +203,7 @@ impl Default for Limits {
             target_connections_max: 500,
             target_idle_timeout: Duration::from_secs(55),
             link_retries_max: 5,
+            link_fetches_max: 100,
             updating_items_max: 100,
         }
     }
@@ -155,6 +218,7 @@ impl Default for Settings {
             forward: Forward::default(),
             limits: Limits::default(),
             websocket: WebSocketSettings::default(),
+            outside: Arc::default(),
             update_on_first_subscription: false,
             accept_route_header: false,
             cross_origin: false,

@@ -13,9 +13,11 @@ use tracing::{error, warn};
 use waft_hub::Listeners;
 use waft_net::{Accepted, HeldSet, Key, Listener, Readiness, TlsAcceptor, Watch};
 
+use crate::ask::Asking;
 use crate::buffer::Buffers;
 use crate::client::{self, Client};
 use crate::deliver;
+use crate::errand::{Exit, Places};
 use crate::gateway::{Gateway, Message};
 use crate::hold::{self, Hold, Member, Templates};
 use crate::metrics::ShardMetrics;
@@ -51,6 +53,12 @@ pub(crate) struct Shard {
     pub(crate) signatures: Signatures,
     pub(crate) updates: Updates,
     pub(crate) ws: ws::State,
+    /// The way to other places than the targets.
+    pub(crate) exit: Exit,
+    /// Questions of filters.
+    pub(crate) asking: Asking,
+    /// Turns of links.
+    pub(crate) link_places: Places,
     /// Only in a gateway that records.
     pub(crate) record: Option<Rc<ShardRecord>>,
     /// Told once a second, for whatever waits with a coarse deadline.
@@ -151,6 +159,9 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         signatures: Signatures::default(),
         updates: Updates::default(),
         ws: ws::State::default(),
+        exit: Exit::default(),
+        asking: Asking::default(),
+        link_places: Places::default(),
         record,
         sweep: Notify::new(),
         slow: RefCell::default(),
@@ -193,8 +204,12 @@ impl Shard {
 
     /// Client connections this shard may have.
     pub(crate) fn connections_max(&self) -> usize {
-        let settings = self.gateway.settings();
-        settings.limits.connections_max.div_ceil(self.gateway.shards().max(1))
+        self.share_of(self.gateway.settings().limits.connections_max)
+    }
+
+    /// This shard's share of a limit that is for all of them.
+    pub(crate) fn share_of(&self, limit: usize) -> usize {
+        limit.div_ceil(self.gateway.shards().max(1))
     }
 }
 
@@ -328,6 +343,7 @@ fn sweep(shard: &Rc<Shard>, now: Instant) {
     shard.buffers.sweep();
     shard.connections.give_back();
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
+    shard.exit.sweep(now);
     hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
     let queued = shard.held.borrow().queued_bytes();
     shard.metrics.queued_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));

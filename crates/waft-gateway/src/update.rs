@@ -16,12 +16,14 @@ use waft_hub::{Mode, Position};
 use waft_net::Key;
 use waft_route::Route;
 
-use crate::begin::BodyFilter;
+use crate::ask;
+use crate::begin::{BodyFilter, asks_network};
 use crate::body::RequestBody;
 use crate::deliver;
 use crate::exchange::{self, Exchange};
 use crate::hold::{self, Hold, Next, StreamHold, keep_alive_due};
-use crate::link::{self, Base, Page};
+use crate::link::{self, Page};
+use crate::place::Base;
 use crate::shard::Shard;
 use crate::subscribe::{self, Class, Item, Seen, Sub, Wanted};
 
@@ -134,6 +136,10 @@ struct Wish {
 fn update(shard: &Rc<Shard>, keys: Vec<Key>) {
     let mut fetches: HashMap<Wish, (Arc<Route>, Vec<Key>)> = HashMap::new();
     for key in keys {
+        // What is being asked about has its place before whatever the target says.
+        if ask::put_off_update(shard, key) {
+            continue;
+        }
         let mut held = shard.held.borrow_mut();
         match held.get_mut(key) {
             Some(Hold::Response(_)) => {
@@ -323,6 +329,7 @@ fn settle(shard: &Rc<Shard>, key: Key, base: &Base, instruct: &Instruct, channel
     hold.subs = subs.into();
     let (pending, again) = replace_link(hold, base, instruct, now);
     hold.meta = shard.templates.meta(instruct.meta.clone());
+    hold.place = asks_network(channels).then(|| Box::new(base.clone()));
     if instruct.hold.is_some() {
         hold.keep_alive = instruct.keep_alive.clone().map(|keep_alive| shard.templates.keep_alive(keep_alive));
     }

@@ -43,7 +43,7 @@ use crate::record::Seat;
 use crate::shard::{Presence, Shard};
 use crate::subscribe::{self, Sub};
 
-pub(crate) use self::deliver::{deliver, refresh_channel, refresh_socket};
+pub(crate) use self::deliver::{deliver, give, one as deliver_to, refresh_channel, refresh_socket};
 pub(crate) use self::direct::{TargetSide, target_gone};
 pub(crate) use self::handshake::{forged, forges_events, refusal, serve};
 pub(crate) use self::timers::on_deadline;
@@ -100,6 +100,8 @@ pub(crate) struct WsHold {
     deflate: Option<Params>,
     grip: Option<GripExtension>,
     target: ToTarget,
+    /// The URI of its handshake, if it may have filters.
+    uri: Box<str>,
     schedule: Option<Box<Schedule>>,
     /// When the client last sent anything.
     heard: Instant,
@@ -114,7 +116,7 @@ pub(crate) struct WsHold {
     seat: Seat,
 }
 
-const _: () = assert!(size_of::<WsHold>() <= 208, "an idle WebSocket is kept as a small record");
+const _: () = assert!(size_of::<WsHold>() <= 224, "an idle WebSocket is kept as a small record");
 
 /// Where the messages of a client go.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ pub const FEATURE: &str = "Grip-Feature";
 
 /// Value of [`FEATURE`], in the order origins know.
 pub const FEATURES: &str = "status, session, link:next, link:gone, filter:skip-self, filter:skip-users, \
-                            filter:require-sub, filter:build-id, filter:var-subst";
+                            filter:require-sub, filter:build-id, filter:var-subst, filter:http-check, \
+                            filter:http-modify";
 
 /// Name of the header that gives a listener's position in one channel.
 pub const LAST: &str = "Grip-Last";
@@ -50,7 +51,7 @@ mod tests {
         assert_eq!(
             FEATURES,
             "status, session, link:next, link:gone, filter:skip-self, filter:skip-users, filter:require-sub, \
-             filter:build-id, filter:var-subst"
+             filter:build-id, filter:var-subst, filter:http-check, filter:http-modify"
         );
     }
 

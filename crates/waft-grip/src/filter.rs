@@ -117,6 +117,24 @@ impl Filter {
         matches!(self, Self::BuildId | Self::VarSubst | Self::HttpModify)
     }
 
+    /// The content after this filter. Filters that do not act on it, and those that need the network, change nothing.
+    ///
+    /// # Errors
+    /// [`FilterError`]; the item is to be dropped for this listener.
+    pub fn change<'c>(self, context: &Context<'_>, content: Cow<'c, [u8]>) -> Result<Cow<'c, [u8]>, FilterError> {
+        match self {
+            Self::BuildId => {
+                let mut out = Vec::with_capacity(content.len() + 16);
+                let mut build_id = BuildId::new(context)?;
+                build_id.feed(&content, &mut out)?;
+                build_id.finish()?;
+                Ok(Cow::Owned(out))
+            }
+            Self::VarSubst => Ok(Cow::Owned(template::substitute(&content, |name| meta(context.sub_meta, name))?)),
+            Self::SkipSelf | Self::SkipUsers | Self::RequireSub | Self::HttpCheck | Self::HttpModify => Ok(content),
+        }
+    }
+
     const fn needs_network(self) -> bool {
         matches!(self, Self::HttpCheck | Self::HttpModify)
     }
@@ -187,23 +205,7 @@ impl Filters {
     /// # Errors
     /// [`FilterError`]; the item is to be dropped for this listener.
     pub fn content<'c>(self, context: &Context<'_>, content: &'c [u8]) -> Result<Cow<'c, [u8]>, FilterError> {
-        let mut content = Cow::Borrowed(content);
-        for filter in self.iter() {
-            content = match filter {
-                Filter::BuildId => {
-                    let mut out = Vec::with_capacity(content.len() + 16);
-                    let mut build_id = BuildId::new(context)?;
-                    build_id.feed(&content, &mut out)?;
-                    build_id.finish()?;
-                    Cow::Owned(out)
-                }
-                Filter::VarSubst => Cow::Owned(template::substitute(&content, |name| meta(context.sub_meta, name))?),
-                Filter::SkipSelf | Filter::SkipUsers | Filter::RequireSub | Filter::HttpCheck | Filter::HttpModify => {
-                    content
-                }
-            };
-        }
-        Ok(content)
+        self.iter().try_fold(Cow::Borrowed(content), |content, filter| filter.change(context, content))
     }
 
     /// Whether the content filters an item was prepared for are those of this subscription, in the same order.

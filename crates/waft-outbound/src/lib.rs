@@ -25,6 +25,7 @@
 mod client;
 mod error;
 mod limits;
+mod metrics;
 pub mod policy;
 mod resolve;
 pub mod target;
@@ -33,5 +34,6 @@ pub mod zurl;
 pub use client::{Answer, BodySource, Call, Client, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket};
 pub use error::CallError;
 pub use limits::Limits;
+pub use metrics::{Metrics, Sample};
 pub use resolve::Lookup;
 pub use waft_net::ClientIdentity;

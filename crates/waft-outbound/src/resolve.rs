@@ -2,13 +2,20 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::OnceCell;
+
+use crate::Metrics;
+
+type Builder = hickory_resolver::ResolverBuilder<TokioRuntimeProvider>;
 
 /// Shortest time an answer is used: a name whose answers expire at once is still asked once a second.
 const POSITIVE_MIN: Duration = Duration::from_secs(1);
@@ -23,11 +30,14 @@ const NEGATIVE: Duration = Duration::from_secs(5);
 const SYSTEM: Duration = Duration::from_secs(10);
 
 /// How names are looked up.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Lookup {
     /// By asking the servers of `/etc/resolv.conf`, after a look into `/etc/hosts`. Search domains are not
     /// applied.
     Dns,
+    /// By asking these name servers over UDP, and over TCP where an answer is too long for that. `/etc/hosts` is
+    /// looked into before.
+    Servers(Arc<[SocketAddr]>),
     /// By the system's `getaddrinfo`, with whatever `nsswitch.conf` says, on a thread.
     #[default]
     System,
@@ -39,6 +49,7 @@ pub(crate) struct Resolver {
     dns: Option<TokioResolver>,
     names: RefCell<HashMap<String, Rc<OnceCell<Answer>>>>,
     names_max: usize,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -48,14 +59,18 @@ struct Answer {
 }
 
 impl Resolver {
-    pub(crate) fn new(lookup: Lookup, names_max: usize) -> Self {
-        let dns = match lookup {
+    pub(crate) fn new(lookup: &Lookup, names_max: usize, metrics: Arc<Metrics>) -> Self {
+        let built = match lookup {
             Lookup::System => None,
-            Lookup::Dns => build_dns()
-                .map_err(|error| tracing::warn!(%error, "Cannot read resolv.conf, so getaddrinfo is used for names."))
-                .ok(),
+            Lookup::Dns => Some(build_dns(TokioResolver::builder_tokio())),
+            Lookup::Servers(servers) => Some(build_dns(Ok(builder_for(servers)))),
         };
-        Self { dns, names: RefCell::default(), names_max }
+        let dns = built.and_then(|built| {
+            built
+                .map_err(|error| tracing::warn!(%error, "Cannot ask name servers, so getaddrinfo is used for names."))
+                .ok()
+        });
+        Self { dns, names: RefCell::default(), names_max, metrics }
     }
 
     /// The addresses of a name; none if there are none or the lookup failed.
@@ -92,6 +107,7 @@ impl Resolver {
     }
 
     async fn look_up(&self, name: &str, now: Instant) -> (Rc<[IpAddr]>, Duration) {
+        self.metrics.looked_up();
         let Some(dns) = &self.dns else {
             let found = tokio::net::lookup_host((name, 0)).await;
             let addresses = found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default();
@@ -111,8 +127,8 @@ impl Resolver {
     }
 }
 
-fn build_dns() -> Result<TokioResolver, hickory_resolver::net::NetError> {
-    let mut builder = TokioResolver::builder_tokio()?;
+fn build_dns(builder: Result<Builder, NetError>) -> Result<TokioResolver, NetError> {
+    let mut builder = builder?;
     let options = builder.options_mut();
     options.ndots = 0;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -120,6 +136,18 @@ fn build_dns() -> Result<TokioResolver, hickory_resolver::net::NetError> {
     // Answers are remembered here, where the bounds on their lifetime are.
     options.cache_size = 0;
     builder.build()
+}
+
+fn builder_for(servers: &[SocketAddr]) -> Builder {
+    let mut config = ResolverConfig::from_name_servers(Vec::new());
+    for server in servers {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = server.port();
+            connection
+        });
+        config.add_name_server(NameServerConfig::new(server.ip(), true, connections.into()));
+    }
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
 }
 
 fn deduplicate(addresses: Vec<IpAddr>) -> Rc<[IpAddr]> {

@@ -4,13 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use waft_config::{ForwardedProto, Plan, StatsFormat};
+use waft_config::{ForwardedProto, OutboundRules, Plan, Resolver, StatsFormat};
 use waft_doors::{DoorsConfig, StatsConfig};
-use waft_gateway::{Forward, ForwardedFor, Limits, SchemeHeaders, Settings, WebSocketSettings};
+use waft_gateway::{
+    Forward, ForwardedFor, Limits, NetworkFilters, Outside, SchemeHeaders, Settings, WebSocketSettings,
+};
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
 use waft_hub::HubLimits;
-use waft_net::QueueLimits;
+use waft_net::{Endpoint, QueueLimits};
+use waft_outbound::Lookup;
+use waft_outbound::policy::{Mode, Pattern, Policy, Profile};
 
 /// "Never" for limits that are switched off.
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -43,6 +47,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
             message_max: plan.websocket.message_max.as_usize() as u64,
             compression: plan.websocket.compression,
         },
+        outside: outside(plan).into(),
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,
         cross_origin: plan.defaults.aco,
@@ -72,6 +77,46 @@ fn forward(plan: &Plan) -> Forward {
     }
 }
 
+fn outside(plan: &Plan) -> Outside {
+    let outbound = &plan.outbound;
+    let listens = plan.server.listen.iter().chain(&plan.control.listen);
+    let own = listens.filter_map(|listen| match &listen.endpoint {
+        Endpoint::Tcp(address) if !address.ip().is_unspecified() => Some(*address),
+        _ => None,
+    });
+    let mode = if outbound.report_only { Mode::ReportOnly } else { Mode::Enforce };
+    let self_addresses = own.chain(outbound.self_addresses.iter().copied()).collect();
+    let profile = Profile::Hardened {
+        exceptions: outbound.exceptions.iter().map(|exception| exception.exception().clone()).collect(),
+        deny: outbound.deny.iter().map(|pattern| Pattern::parse(pattern)).collect(),
+    };
+    let hardened = std::sync::Arc::new(Policy { profile, mode, self_addresses, ..Policy::hardened() });
+    let policy = match outbound.rules {
+        OutboundRules::Hardened => std::sync::Arc::clone(&hardened),
+        OutboundRules::Open => std::sync::Arc::new(Policy::open()),
+    };
+    Outside {
+        policy,
+        untrusted_policy: hardened,
+        limits: waft_outbound::Limits {
+            connect_timeout: outbound.connect_timeout.0,
+            ..waft_outbound::Limits::default()
+        },
+        lookup: match outbound.resolver {
+            Resolver::System => Lookup::System,
+            Resolver::Dns if outbound.name_servers.is_empty() => Lookup::Dns,
+            Resolver::Dns => Lookup::Servers(outbound.name_servers.as_slice().into()),
+        },
+        filters: NetworkFilters {
+            timeout: outbound.filter_timeout.0,
+            concurrent_max: outbound.filter_concurrent_max.get(),
+            rate_max: outbound.filter_rate_max.get(),
+            body_max: outbound.filter_body_max.as_usize(),
+            waiting_max: outbound.filter_waiting_max.get(),
+        },
+    }
+}
+
 fn limits(plan: &Plan) -> Limits {
     Limits {
         head: HeadLimits {
@@ -88,6 +133,7 @@ fn limits(plan: &Plan) -> Limits {
         request_body_max: plan.grip.request_body_max.as_usize(),
         subscriptions_max: plan.limits.subscriptions_max.get(),
         link_retries_max: plan.grip.next_link_retries_max,
+        link_fetches_max: plan.grip.next_link_concurrent_max.get(),
         ..Limits::default()
     }
 }

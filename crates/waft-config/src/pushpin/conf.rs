@@ -74,6 +74,8 @@ impl Reading {
         plan.defaults.log = false;
         plan.defaults.slow_client = SlowReader::Drop;
         plan.forward.set_x_forwarded_proto = crate::value::ForwardedProto::Off;
+        // Pushpin trusts the links of its targets, unless they are marked.
+        plan.outbound.rules = crate::value::OutboundRules::Open;
         plan.sockjs.client_url = "http://cdn.jsdelivr.net/sockjs/0.3.4/sockjs.min.js".to_owned();
         let id = args.id.map(|id| format!("p{id}-"));
         Self {

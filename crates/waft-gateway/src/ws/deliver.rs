@@ -12,12 +12,14 @@ use waft_websocket::close::{self, Close};
 use waft_websocket::message::Message;
 
 use super::{Out, ToTarget, channels, close as close_socket, fail, on_full, over_http, put_off_keep_alive};
+use crate::ask::{self, Outcome, Question};
 use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
 use crate::hold::{self, Hold};
 use crate::payload::opcode;
+use crate::place::Base;
 use crate::record::Traffic;
 use crate::shard::Shard;
-use crate::subscribe::{Class, Item};
+use crate::subscribe::{self, Class, Item};
 
 /// Delivers items of one channel to its WebSockets.
 pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
@@ -214,7 +216,10 @@ fn refresh(shard: &Rc<Shard>, key: Key) {
 }
 
 /// Delivers an item to a WebSocket that is looked at by itself.
-fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
+pub(crate) fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
+    if ask::wait(shard, key, item) {
+        return;
+    }
     if let Some(frame) = compressed(shard, key, item) {
         if write(shard, key, &frame) {
             shard.metrics.delivered_ws.add(1);
@@ -250,8 +255,54 @@ fn compressed(shard: &Shard, key: Key, item: &Item) -> Option<Bytes> {
 
 /// Puts an item up for a WebSocket, with everything that its subscription asks for.
 pub(super) fn put(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) {
-    match treat(shard, key, item, out) {
+    if ask::wait(shard, key, item) {
+        return;
+    }
+    for missed in missed_before(shard, key, item) {
+        if !put_next(shard, key, &missed, out) {
+            return;
+        }
+    }
+    put_next(shard, key, item, out);
+}
+
+/// Puts an item up that follows the position of its subscription. False if it ends the run of items.
+fn put_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> bool {
+    if ask::wait(shard, key, item) {
+        return true;
+    }
+    let treatment = treat_next(shard, key, item, out);
+    let goes_on = matches!(treatment, Treatment::Done | Treatment::Ask(_));
+    carry_out(shard, key, treatment, out);
+    goes_on
+}
+
+/// Gives a WebSocket what came of the question about an item.
+pub(crate) fn give(shard: &Rc<Shard>, key: Key, item: &Item, outcome: Outcome) {
+    let mut out = Out::default();
+    match outcome {
+        Ok(None) => return,
+        Ok(Some(content)) => {
+            let Some(format) = item.payload.formats.ws_message.as_ref() else { return };
+            let deflate = match shard.held.borrow().get(key) {
+                Some(Hold::Ws(hold)) if !hold.close_sent => {
+                    shard.tally(&hold.route, |traffic| tally(traffic, 1, content.len() as u64));
+                    hold.deflate
+                }
+                _ => return,
+            };
+            out.message(shard, deflate.as_ref(), opcode(format.kind), &content);
+            shard.metrics.delivered_ws.add(1);
+        }
+        Err(error) => carry_out(shard, key, Treatment::Fail(error), &mut out),
+    }
+    out.flush(shard, key);
+}
+
+fn carry_out(shard: &Rc<Shard>, key: Key, treatment: Treatment, out: &mut Out) {
+    match treatment {
         Treatment::Done => {}
+        Treatment::Ask(question) => ask::put(shard, key, question),
         Treatment::Close(close) => close_socket(shard, key, &close),
         Treatment::Refresh => refresh(shard, key),
         Treatment::Fail(error) => {
@@ -269,19 +320,11 @@ pub(super) fn put(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) {
 /// What is left to do after an item was looked at.
 enum Treatment {
     Done,
+    /// What a web service says.
+    Ask(Box<Question>),
     Close(Close),
     Refresh,
     Fail(String),
-}
-
-fn treat(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatment {
-    for missed in missed_before(shard, key, item) {
-        let treatment = treat_next(shard, key, &missed, out);
-        if !matches!(treatment, Treatment::Done) {
-            return treatment;
-        }
-    }
-    treat_next(shard, key, item, out)
 }
 
 /// What has to come before an item that does not follow the position of its subscription.
@@ -342,7 +385,23 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
         Ok(true)
     } else {
         let prefix = &hold.route.options.prefix;
-        filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &format.content).map(|content| {
+        let filtered = filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &format.content);
+        if let Ok(Some(content)) = &filtered
+            && filters.needs_network()
+        {
+            let question = Question {
+                route: Arc::clone(&hold.route),
+                base: Base::parse(&hold.uri),
+                meta: Rc::clone(&hold.meta),
+                positions: subscribe::positions(shard, prefix, &hold.subs),
+                filters,
+                item: Arc::clone(item),
+                content: content.to_vec().into(),
+            };
+            move_on(hold, place, item);
+            return Treatment::Ask(Box::new(question));
+        }
+        filtered.map(|content| {
             content.inspect(|content| out.message(shard, deflate.as_ref(), opcode(format.kind), content)).is_some()
         })
     };

@@ -24,6 +24,7 @@ use crate::client::Client;
 use crate::exchange::{Exchange, fail, log, refuse};
 use crate::hold::{Hold, count};
 use crate::internal;
+use crate::place::uri_of;
 use crate::respond::{self, Failure, Frame};
 use crate::service::Answer;
 use crate::shard::Shard;
@@ -356,6 +357,8 @@ fn accept(
         Way::Echo(_) => ToTarget::Echo,
         Way::OverHttp(link) => ToTarget::OverHttp(Rc::clone(link)),
     };
+    let steered = grip.is_some() || matches!(to_target, ToTarget::OverHttp(_));
+    let uri = if steered { uri_of(&exchange.head, exchange.secure) } else { String::new() };
     let hold = WsHold {
         peer,
         presence,
@@ -366,6 +369,7 @@ fn accept(
         deflate,
         grip,
         target: to_target,
+        uri: uri.into(),
         schedule: None,
         heard: Instant::now(),
         pings_unanswered: 0,

@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 use super::pool::Place;
 use super::stream::Stream;
 use super::tls::TlsChoice;
-use super::{Call, Inner, enforce};
+use super::{Call, Inner};
 use crate::CallError;
 use crate::policy::{Denial, Mode, Profile, Rule};
 use crate::target::{Host, canonical};
@@ -20,9 +20,9 @@ impl Inner {
     /// Where a call's connection leads, after the policy has judged all that can be judged without a lookup.
     pub(super) fn place(&self, call: &Call, http1_only: bool) -> Result<Box<Place>, CallError> {
         let target = &call.target;
-        enforce(call, target, call.policy.check_target(target))?;
+        self.enforce(call, target, call.policy.check_target(target))?;
         if let Some((host, port)) = &call.connect {
-            enforce(call, target, call.policy.check_place(host, *port))?;
+            self.enforce(call, target, call.policy.check_place(host, *port))?;
         }
         let (host, port) = call.connect.clone().unwrap_or_else(|| (target.host.clone(), target.port));
         let tls = target.scheme.is_tls().then(|| {
@@ -49,11 +49,19 @@ impl Inner {
             Host::Address(address) => std::rc::Rc::new([*address]),
             Host::Name(name) => self.resolver.resolve(name, Instant::now()).await,
         };
-        let addresses = match call.policy.permitted(&place.host, place.port, &found) {
-            Ok(addresses) => addresses,
+        let all = || found.iter().map(|address| SocketAddr::new(canonical(*address), place.port)).collect::<Vec<_>>();
+        // A literal was judged with its URL, and what is only reported is reported once.
+        let judged = matches!(place.host, Host::Address(_)) && call.policy.mode == Mode::ReportOnly;
+        let verdict = if judged { Ok(all()) } else { call.policy.permitted(&place.host, place.port, &found) };
+        let addresses = match verdict {
+            Ok(addresses) if addresses.len() == found.len() => addresses,
+            Ok(some) => {
+                self.tell_left_out(call, place, &all());
+                if call.policy.mode == Mode::ReportOnly { all() } else { some }
+            }
             Err(denial) => {
-                enforce(call, &call.target, Err(denial))?;
-                found.iter().map(|address| SocketAddr::new(canonical(*address), place.port)).collect()
+                self.enforce(call, &call.target, Err(denial))?;
+                all()
             }
         };
         let mut failure = CallError::Resolve;
@@ -68,7 +76,20 @@ impl Inner {
         Err(failure)
     }
 
+    /// Logs the addresses of a name that are not used while others are.
+    fn tell_left_out(&self, call: &Call, place: &Place, addresses: &[SocketAddr]) {
+        for address in addresses {
+            let verdict = call.policy.check_address(&place.host, *address);
+            // A family that is switched off is no reason to log each call to a name with both.
+            if verdict.as_ref().is_err_and(|denial| denial.rule != Rule::Ipv6) {
+                // The call goes on with the others.
+                self.enforce(call, &call.target, verdict).ok();
+            }
+        }
+    }
+
     async fn dial(&self, place: &Place, address: SocketAddr) -> Result<Stream, CallError> {
+        self.metrics.connecting();
         let tcp = TcpStream::connect(address).await.map_err(connect_error)?;
         tcp.set_nodelay(true).map_err(CallError::Connect)?;
         let peer = tcp.peer_addr().map_err(CallError::Connect)?;

@@ -28,7 +28,7 @@ pub use self::websocket::{Answer, WebSocket};
 use crate::policy::{Denial, Mode, Policy};
 use crate::resolve::{Lookup, Resolver};
 use crate::target::{Host, Target};
-use crate::{CallError, Limits};
+use crate::{CallError, Limits, Metrics};
 
 /// Makes calls for one thread: connections, names and TLS sessions are remembered between them.
 ///
@@ -44,6 +44,7 @@ struct Inner {
     pool: RefCell<Pool>,
     resolver: Resolver,
     tls: TlsConfigs,
+    metrics: Arc<Metrics>,
 }
 
 /// A call to be made.
@@ -113,8 +114,19 @@ impl Call {
 impl Client {
     /// A client without connections.
     pub fn new(limits: Limits, lookup: Lookup) -> Self {
-        let resolver = Resolver::new(lookup, limits.names_max);
-        Self { inner: Rc::new(Inner { limits, pool: RefCell::default(), resolver, tls: TlsConfigs::new() }) }
+        Self::counted(limits, lookup, Arc::default())
+    }
+
+    /// A client without connections that counts into `metrics`, with others if they have the same.
+    pub fn counted(limits: Limits, lookup: Lookup, metrics: Arc<Metrics>) -> Self {
+        let resolver = Resolver::new(&lookup, limits.names_max, Arc::clone(&metrics));
+        let inner = Inner { limits, pool: RefCell::default(), resolver, tls: TlsConfigs::new(), metrics };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// What its calls are counted by.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
     }
 
     /// What the policy says about a call before anything is looked up; a denial is logged. The same is asked
@@ -126,7 +138,11 @@ impl Client {
     /// Makes a call, following redirects as it says. Dropping the future ends it. A boxed call makes for a
     /// smaller future.
     pub async fn call(&self, call: impl Into<Box<Call>>) -> Result<Response, CallError> {
-        let mut call = call.into();
+        let _under_way = self.inner.metrics.begin();
+        self.call_on(call.into()).await.inspect_err(|_error| self.inner.metrics.failed())
+    }
+
+    async fn call_on(&self, mut call: Box<Call>) -> Result<Response, CallError> {
         let mut hops = 0;
         loop {
             let response = self.inner.hop(&call).await?;
@@ -136,19 +152,26 @@ impl Client {
                 return Err(CallError::TooManyRedirects { limit: max });
             }
             hops += 1;
-            redirect(&mut call, &location, response.status, keep_method)?;
+            self.inner.redirect(&mut call, &location, response.status, keep_method)?;
             response.body.finish().await;
         }
     }
 
     /// Opens a WebSocket, following redirects as the call says.
     pub async fn websocket(&self, call: impl Into<Box<Call>>) -> Result<Answer, CallError> {
-        let mut call = call.into();
+        let _under_way = self.inner.metrics.begin();
+        self.websocket_on(call.into()).await.inspect_err(|_error| self.inner.metrics.failed())
+    }
+
+    async fn websocket_on(&self, mut call: Box<Call>) -> Result<Answer, CallError> {
         let mut hops = 0;
         loop {
             let response = match self.inner.open(&call).await? {
                 Answer::Refused(response) => response,
-                open @ Answer::Open(_) => return Ok(open),
+                open @ Answer::Open(_) => {
+                    self.inner.metrics.websocket();
+                    return Ok(open);
+                }
             };
             let Redirects::Follow { max, .. } = call.redirects else { return Ok(Answer::Refused(response)) };
             let Some(location) = response.location() else { return Ok(Answer::Refused(response)) };
@@ -156,7 +179,7 @@ impl Client {
                 return Err(CallError::TooManyRedirects { limit: max });
             }
             hops += 1;
-            redirect(&mut call, &location, response.status, true)?;
+            self.inner.redirect(&mut call, &location, response.status, true)?;
         }
     }
 
@@ -171,10 +194,34 @@ impl Client {
     }
 }
 
-/// Turns a call into that of the next hop. The policy judges it when it is made.
-fn redirect(call: &mut Call, location: &[u8], status: u16, keep_method: bool) -> Result<(), CallError> {
-    let target = call.target.join(location)?;
-    enforce(call, &target, call.policy.check_redirect(&call.target, &target))?;
+impl Inner {
+    /// Turns a call into that of the next hop. The policy judges it when it is made.
+    fn redirect(&self, call: &mut Call, location: &[u8], status: u16, keep_method: bool) -> Result<(), CallError> {
+        let target = call.target.join(location)?;
+        self.enforce(call, &target, call.policy.check_redirect(&call.target, &target))?;
+        self.metrics.redirected();
+        turn(call, target, status, keep_method)
+    }
+
+    /// Logs a denial, and makes an error of it unless the policy only reports.
+    fn enforce(&self, call: &Call, target: &Target, verdict: Result<(), Denial>) -> Result<(), Denial> {
+        let Err(denial) = verdict else { return Ok(()) };
+        self.metrics.denied(denial.rule, call.policy.mode);
+        let enforced = call.policy.mode == Mode::Enforce;
+        tracing::warn!(
+            who = %call.who.escape_ascii(),
+            url = %target,
+            rule = %denial.rule,
+            address = %denial.detail,
+            enforced,
+            "The policy denies an outbound call."
+        );
+        if enforced { Err(denial) } else { Ok(()) }
+    }
+}
+
+/// Makes a call to `target` of one that was redirected there.
+fn turn(call: &mut Call, target: Target, status: u16, keep_method: bool) -> Result<(), CallError> {
     if !call.target.same_origin(&target) {
         let is_secret = |name: &[u8]| {
             [&b"authorization"[..], b"cookie", b"proxy-authorization"]
@@ -203,19 +250,4 @@ fn redirect(call: &mut Call, location: &[u8], status: u16, keep_method: bool) ->
     }
     call.target = target;
     Ok(())
-}
-
-/// Logs a denial, and makes an error of it unless the policy only reports.
-fn enforce(call: &Call, target: &Target, verdict: Result<(), Denial>) -> Result<(), Denial> {
-    let Err(denial) = verdict else { return Ok(()) };
-    let enforced = call.policy.mode == Mode::Enforce;
-    tracing::warn!(
-        who = %call.who.escape_ascii(),
-        url = %target,
-        rule = %denial.rule,
-        address = %denial.detail,
-        enforced,
-        "The policy denies an outbound call."
-    );
-    if enforced { Err(denial) } else { Ok(()) }
 }

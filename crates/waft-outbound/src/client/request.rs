@@ -29,11 +29,13 @@ impl Inner {
         if place.tls.is_some() {
             let shared = self.pool.borrow_mut().shared(&place, &self.limits, now);
             if let Some(shared) = shared.filter(|shared| Self::may_reuse(call, &place, shared.address)) {
+                self.metrics.reused();
                 return Box::pin(self.hop_http2(call, shared)).await;
             }
         }
         let resting = self.pool.borrow_mut().take(&place, &self.limits, now);
         if let Some(resting) = resting.filter(|resting| Self::may_reuse(call, &place, resting.address)) {
+            self.metrics.reused();
             let mut exchange = self.start(call, resting.stream, &call.body)?;
             match std::future::poll_fn(|cx| exchange.poll_head(cx)).await {
                 Ok(head) => {

@@ -120,6 +120,20 @@ pub enum Rule {
     Userinfo,
 }
 
+impl Rule {
+    /// All rules.
+    pub const ALL: [Self; 8] = [
+        Self::Address,
+        Self::Downgrade,
+        Self::Ipv6,
+        Self::Name,
+        Self::Port,
+        Self::Scheme,
+        Self::SelfAddress,
+        Self::Userinfo,
+    ];
+}
+
 impl std::fmt::Display for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

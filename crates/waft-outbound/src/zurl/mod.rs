@@ -119,7 +119,7 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
     let (replies, requests) = split(sockets.requests);
     let (_, first) = split(sockets.first);
     let (_, later) = split(sockets.later);
-    let client = Client::new(limits, config.lookup);
+    let client = Client::new(limits, config.lookup.clone());
     let door = Rc::new(Door::new(config, client, publish.map(Publisher::new), replies));
     let mut inbox = Inbox { first, later, subscriptions, requests, waiting: VecDeque::new(), batch: Vec::new() };
     let flusher = Rc::clone(&door);
