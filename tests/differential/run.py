@@ -94,6 +94,8 @@ class Side:
         return next(filter(None, named), None)
 
     async def play(self, scenario, key):
+        if scenario.config == "alone":
+            self.stats.told.clear()
         world = self.worlds[key] = World(self, scenario, key)
         try:
             await asyncio.wait_for(scenario.play(world), SCENARIO_DEADLINE)

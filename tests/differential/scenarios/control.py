@@ -270,8 +270,9 @@ async def play(w):  # noqa: F811
 
 def sums(w, fields):
     """What all reports of the route say together."""
-    route = None if w.scenario.config == "alone" else w.key
-    reports = [value for kind, value in w.stats.told if kind == "report" and value.get("route") == route]
+    reports = [value for kind, value in w.stats.told if kind == "report"]
+    if w.scenario.config != "alone":
+        reports = [report for report in reports if report.get("route") == w.key]
     return {field: sum(report.get(field, 0) for report in reports) for field in fields}
 
 
@@ -289,14 +290,18 @@ MESSAGES = ["received", "sent", "http-response-sent", "blocks-received", "blocks
 @scenario("statistics: reports of messages and blocks", config="alone")
 async def play(w):  # noqa: F811
     stream, poll = await stream_and_poll(w)
-    await w.publish({**text("x" * 250), "http-response": {"body": "x" * 50}})
+    second = await w.stream("GET /s", name="second")
+    await w.held("stream", count=2)
+    # A poll of 3 blocks and two streams of 1; then streams of 10 by their own word; then one that nobody gets.
+    await w.publish({"http-stream": {"content": "x"}, "http-response": {"body": "x" * 250}})
     await poll.response()
-    await stream.until("x" * 250)
+    await stream.until("x")
     await w.publish({"http-stream": {"content": "end"}}, size=1000)
-    await stream.until("end")
-    await w.publish({"http-stream": {"content": "nobody"}}, channel="nobody")
-    stream.show()
-    await reported(w, MESSAGES, {"sent": 3, "received": 3})
+    for client in (stream, second):
+        await client.until("end")
+        client.show()
+    await w.publish({"http-stream": {"content": "y" * 150}, "ws-message": {"content": "y" * 350}}, channel="nobody")
+    await reported(w, MESSAGES, {"sent": 5, "received": 3})
 
 
 SIDES = [f"{side}-{what}-{way}" for side in ("client", "server") for what in ("header-bytes", "content-bytes")
