@@ -53,11 +53,12 @@ const SECTIONS_NEED_RESTART: [&str; 5] = ["control", "log", "metrics", "stats", 
 const KEYS_APPLIED: [&str; 4] = ["control.token", "control.jwt_key", "metrics.pushpin_names", "metrics.prefix"];
 
 /// Keys of other sections that are used up when the process starts.
-const KEYS_NEED_RESTART: [&str; 7] = [
+const KEYS_NEED_RESTART: [&str; 8] = [
     "server.listen",
     "server.shards",
     "limits.queue_items",
     "limits.queue_bytes",
+    "limits.queue_total_bytes",
     "logging.level",
     "logging.format",
     "logging.file",

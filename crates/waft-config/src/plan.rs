@@ -169,12 +169,17 @@ impl Plan {
         if self.log.bytes > self.log.total_bytes {
             refuse("log.bytes: one channel may not keep more than log.total_bytes; lower it or raise that");
         }
-        for size in
-            [self.limits.header_bytes, self.limits.queue_bytes, self.websocket.message_max, self.control.header_max]
-        {
+        for size in [
+            self.limits.header_bytes,
+            self.limits.queue_bytes,
+            self.limits.queue_total_bytes,
+            self.limits.undelivered_bytes,
+            self.websocket.message_max,
+            self.control.header_max,
+        ] {
             if size.0 == 0 {
                 refuse(
-                    "limits.header_bytes, limits.queue_bytes, websocket.message_max, control.header_max: must not be 0",
+                    "limits.header_bytes, limits.queue_bytes, limits.queue_total_bytes, limits.undelivered_bytes, websocket.message_max, control.header_max: must not be 0",
                 );
                 break;
             }

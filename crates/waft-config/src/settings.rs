@@ -42,9 +42,9 @@ section! {
         cert: Option<PathBuf> = None, as "\"/etc/waft/control.crt\"";
         /// PEM file with the key of that certificate.
         key: Option<PathBuf> = None, as "\"/etc/waft/control.key\"";
-        /// Bytes of one call's body. More is answered with 400.
+        /// Bytes of one call's body. More is answered with 400. A change needs a restart.
         body_max: ByteSize = ByteSize(1_000_000);
-        /// Bytes of one call's head. More is answered with 431.
+        /// Bytes of one call's head. More is answered with 400. A change needs a restart.
         header_max: ByteSize = ByteSize(10_000);
     }
 }
@@ -86,6 +86,16 @@ section! {
         queue_items: NonZeroUsize = at_least_one(1000);
         /// Bytes that may wait for a client that reads slowly; then the route's `slow_client` decides.
         queue_bytes: ByteSize = ByteSize(1 << 20);
+        /// Bytes that may wait for all slow clients together. A write beyond them finds the queue of its client full.
+        queue_total_bytes: ByteSize = ByteSize(256 << 20);
+        /// Bytes of items that may wait for their delivery. While there are more, calls to publish are answered with 503,
+        /// and ZeroMQ publishers wait.
+        undelivered_bytes: ByteSize = ByteSize(256 << 20);
+        /// Deliveries in a second, one for each client that gets an item. 0: as many as there are.
+        delivery_rate: u64 = 0;
+        /// Deliveries that may wait where there is a rate, for each route with an id and for all others together. More are
+        /// dropped and counted.
+        delivery_queue: NonZeroUsize = at_least_one(25_000);
         /// How long a connection may rest between two requests before it is closed.
         idle_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(1800));
         /// Time in which a client that has bytes waiting must take some of them.
@@ -224,6 +234,9 @@ section! {
         subscription_linger: Duration = Duration::from_secs(60);
         /// Pause between reports.
         report_interval: OrOff<Duration> = OrOff::On(Duration::from_secs(10));
+        /// Bytes of a block: statistics count items in blocks, too, and `limits.delivery_rate` is one of blocks. 0: they do
+        /// not. A change needs a restart.
+        block_size: ByteSize = ByteSize(0);
         /// `tnetstring` or `json`.
         format: StatsFormat = StatsFormat::TNetString;
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use waft_gateway::{Answer, Gateway, Request, Service};
 use waft_grip::item::parse_publish_body;
 use waft_grip::sig::VerifyingKey;
-use waft_http1::{Framing, RequestHead};
+use waft_http1::{Framing, HeadError, RequestHead};
 use waft_hub::{Outcome, Published};
 
 use crate::accept::{self, Form};
@@ -32,6 +32,8 @@ pub struct ControlConfig {
     pub jwt_key: Option<VerifyingKey>,
     /// The longest body of a call, in bytes. Default 1,000,000; longer ones are answered with 400.
     pub body_max: usize,
+    /// The longest head of a call, in bytes. Default 10,000; longer ones are answered with 400.
+    pub header_max: usize,
     /// Whether the metrics of Pushpin are there too, under its names.
     pub pushpin_metrics: bool,
     /// What stands before Pushpin's names. Characters that no name may have are left out.
@@ -40,7 +42,14 @@ pub struct ControlConfig {
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { token: None, jwt_key: None, body_max: 1_000_000, pushpin_metrics: false, metrics_prefix: String::new() }
+        Self {
+            token: None,
+            jwt_key: None,
+            body_max: 1_000_000,
+            header_max: 10_000,
+            pushpin_metrics: false,
+            metrics_prefix: String::new(),
+        }
     }
 }
 
@@ -49,6 +58,7 @@ impl Default for ControlConfig {
 pub struct ControlApi {
     state: ArcSwap<State>,
     body_max: usize,
+    header_max: usize,
 }
 
 #[derive(Debug)]
@@ -61,11 +71,11 @@ impl ControlApi {
     /// An API that does as it is configured.
     #[must_use]
     pub fn new(config: ControlConfig) -> Self {
-        let body_max = config.body_max;
-        Self { state: ArcSwap::from_pointee(State::new(config)), body_max }
+        let (body_max, header_max) = (config.body_max, config.header_max);
+        Self { state: ArcSwap::from_pointee(State::new(config)), body_max, header_max }
     }
 
-    /// Takes other secrets and names from now on. The limit of the body stays.
+    /// Takes other secrets and names from now on. The limits stay.
     pub fn reload(&self, config: ControlConfig) {
         self.state.store(State::new(config).into());
     }
@@ -112,6 +122,19 @@ impl Service for ControlApi {
     fn too_large(&self) -> Answer {
         Answer::text(400, &b"Request body too large.\n"[..])
     }
+
+    fn head_max(&self) -> Option<usize> {
+        Some(self.header_max)
+    }
+
+    fn malformed(&self, error: &HeadError) -> Answer {
+        let text = match error {
+            HeadError::HeadTooLong { .. } => "Request header too large.\n",
+            HeadError::InvalidContentLength => "Bad Content-Length.\n",
+            _ => "Failed to parse request header.\n",
+        };
+        Answer::text(400, text)
+    }
 }
 
 /// Answers what GRIP publishers call.
@@ -133,6 +156,12 @@ fn publisher(gateway: &Gateway, request: &Request<'_>, name: &str) -> Answer {
 fn publish(gateway: &Gateway, request: &Request<'_>, form: Form) -> Answer {
     if request.head.framing() == Framing::None {
         return Answer::text(411, &b"Request requires Content-Length.\n"[..]);
+    }
+    if gateway.is_overloaded() {
+        gateway.publish_metrics().overloads.add(1);
+        let mut answer = Answer::text(503, &b"Too much waits for its delivery. Publish again in a second.\n"[..]);
+        answer.fields.push("Retry-After", b"1");
+        return answer;
     }
     let items = match parse_publish_body(request.body) {
         Ok(items) => items,

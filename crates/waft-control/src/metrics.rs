@@ -127,6 +127,11 @@ fn of_connections(out: &mut Exposition, totals: &Totals<'_>) {
     out.counter("waft_received_bytes_total", "Bytes read from clients.", totals.count(|shard| &shard.bytes_received));
     out.counter("waft_sent_bytes_total", "Bytes written to clients.", totals.count(|shard| &shard.bytes_sent));
     out.gauge("waft_queued_bytes", "Bytes that wait for slow clients.", totals.level(|shard| &shard.queued_bytes));
+    out.counter(
+        "waft_queue_total_full_total",
+        "Writes to slow clients refused because all queues together were full.",
+        totals.count(|shard| &shard.queue_total_full),
+    );
 }
 
 fn of_targets(out: &mut Exposition, totals: &Totals<'_>) {
@@ -202,6 +207,11 @@ fn of_publishing(out: &mut Exposition, gateway: &Gateway) {
         "Messages to a publish socket that were no items.",
         publish.malformed.value(),
     );
+    out.counter(
+        "waft_publish_overloads_total",
+        "Times that a publisher was refused or made to wait because too much waited for its delivery.",
+        publish.overloads.value(),
+    );
     out.counter("waft_publish_parked_total", "Items that had to wait for the one before them.", publish.parked.value());
     out.counter(
         "waft_publish_dropped_total",
@@ -224,6 +234,7 @@ fn of_deliveries(out: &mut Exposition, totals: &Totals<'_>) {
         ("mismatch", totals.count(|shard| &shard.dropped_mismatch)),
         ("updating", totals.count(|shard| &shard.dropped_updating)),
         ("filtering", totals.count(|shard| &shard.dropped_filtering)),
+        ("rate", totals.count(|shard| &shard.dropped_rate)),
     ];
     out.counters("waft_drops_total", "Items not delivered to a client that listened.", "reason", &dropped);
     out.counter(

@@ -135,6 +135,10 @@ impl Commands {
         let args = if matches!(args, TValue::Null) { &nothing } else { args };
         let items = items_from_value(args, Encoding::TNetString)
             .map_err(|error| Refusal::bad_request(format!("Invalid format: {error}")))?;
+        if self.gateway.is_overloaded() {
+            self.gateway.publish_metrics().overloads.add(1);
+            return Err(Refusal::new("overloaded"));
+        }
         for item in items {
             self.gateway.publish(now, item);
         }

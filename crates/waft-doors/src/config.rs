@@ -41,6 +41,8 @@ pub struct StatsConfig {
     pub subscription_ttl: Duration,
     /// Between two reports; without it there are none, nor are requests counted. Default 10 s.
     pub report_interval: Option<Duration>,
+    /// Bytes of a block, if items are counted in blocks. Default none.
+    pub block_size: Option<u64>,
 }
 
 impl Default for StatsConfig {
@@ -51,6 +53,7 @@ impl Default for StatsConfig {
             connection_ttl: Duration::from_secs(120),
             subscription_ttl: Duration::from_secs(60),
             report_interval: Some(Duration::from_secs(10)),
+            block_size: None,
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) async fn pull(mut receiver: Receiver, gateway: Arc<Gateway>) {
     let mut batch = Vec::new();
     let mut publisher = Publisher { gateway, complaints: Complaints::default() };
     while receiver.receive(&mut batch).await {
+        publisher.wait_for_room().await;
         publisher.publish_all(&mut batch, |frames| match frames {
             [frame] => Ok(parse_packet(frame)?),
             _ => Err(Malformed::Frames { expected: 1, seen: frames.len() }),
@@ -43,6 +44,7 @@ pub(crate) async fn subscribe(opened: Opened, watch: Arc<Watch>, gateway: Arc<Ga
                 if !open {
                     return;
                 }
+                publisher.wait_for_room().await;
                 publisher.publish_all(&mut batch, |frames| match frames {
                     [channel, frame] => Ok(parse_channel_packet(channel, frame)?),
                     _ => Err(Malformed::Frames { expected: 2, seen: frames.len() }),
@@ -87,6 +89,18 @@ struct Publisher {
 }
 
 impl Publisher {
+    /// Waits while too much waits for its delivery. Meanwhile the queue of the socket fills and holds publishers back.
+    async fn wait_for_room(&self) {
+        /// Between two looks.
+        const PAUSE: Duration = Duration::from_millis(5);
+        if self.gateway.is_overloaded() {
+            self.gateway.publish_metrics().overloads.add(1);
+            while self.gateway.is_overloaded() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
     /// Publishes the items of a batch. Messages that are none are counted and left out.
     fn publish_all(&mut self, batch: &mut Vec<Message>, read: impl Fn(&[Bytes]) -> Result<Item, Malformed>) {
         let mut now = Instant::now();

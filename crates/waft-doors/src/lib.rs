@@ -85,7 +85,7 @@ impl Doors {
         }
         // Commands name single connections, so these have to be known.
         if self.config.stats.is_some() || self.config.command.is_some() {
-            gateway = gateway.recording();
+            gateway = gateway.recording(self.config.stats_config.block_size);
         }
         gateway
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
-use waft_gateway::{Flow, Gateway, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
+use waft_gateway::{Flow, Gateway, Payload, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 use waft_hub::Mode;
 use waft_zmq::{Message, Opened};
 
@@ -40,6 +40,8 @@ pub(crate) struct Stats {
     /// Requests since they were last told, by route.
     requests: HashMap<Option<Arc<str>>, u64>,
     published: u64,
+    /// The same of blocks.
+    blocks_published: u64,
     reported: Instant,
     /// Routes that the last report was about.
     told_routes: Vec<Option<Arc<str>>>,
@@ -95,6 +97,7 @@ impl Stats {
             traffic: TrafficByRoute::new(),
             requests: HashMap::new(),
             published: 0,
+            blocks_published: 0,
             reported: Instant::now(),
             told_routes: Vec::new(),
             lost: 0,
@@ -205,16 +208,20 @@ impl Stats {
     /// Tells of the receivers of an item, format by format.
     fn tell_item(&mut self, (item, listeners): &Heard) {
         let formats = &item.payload.formats;
+        let blocks = |of: fn(&Payload, u64) -> u64| self.config.block_size.map(|block| of(&item.payload, block));
         let transports = [
-            ("http-response", formats.http_response.is_some(), listeners.response),
-            ("http-stream", formats.http_stream.is_some(), listeners.stream),
-            ("ws-message", formats.ws_message.is_some(), listeners.ws),
+            ("http-response", formats.http_response.is_some(), listeners.response, blocks(Payload::response_blocks)),
+            ("http-stream", formats.http_stream.is_some(), listeners.stream, blocks(Payload::stream_blocks)),
+            ("ws-message", formats.ws_message.is_some(), listeners.ws, blocks(Payload::ws_blocks)),
         ];
-        for (transport, _, count) in transports.into_iter().filter(|(_, present, count)| *present && *count > 0) {
+        for (transport, _, count, blocks) in
+            transports.into_iter().filter(|(_, present, count, _)| *present && *count > 0)
+        {
             let packet = Packet::new("message", &self.from)
                 .with("channel", &*item.channel)
                 .with_some("item-id", item.id.as_deref())
                 .with("count", u64::from(count))
+                .with_some("blocks", blocks.map(|blocks| blocks * u64::from(count)))
                 .with("transport", transport);
             self.send(packet.write(self.config.format));
         }
@@ -281,6 +288,9 @@ impl Stats {
     fn report(&mut self, duration: Duration) {
         let published = self.gateway.publish_metrics().items.value();
         let received = published.wrapping_sub(std::mem::replace(&mut self.published, published));
+        let blocks = self.recorder.blocks_received();
+        let blocks_received = blocks.wrapping_sub(std::mem::replace(&mut self.blocks_published, blocks));
+        let in_blocks = self.config.block_size.is_some();
         let traffic = std::mem::take(&mut self.traffic);
         let mut routes: Vec<_> = traffic.keys().chain(self.census.routes.keys()).cloned().collect();
         if received > 0 {
@@ -292,7 +302,7 @@ impl Stats {
         for route in routes {
             let presence = self.census.routes.get(&route).copied().unwrap_or_default();
             let counted = traffic.get(&route).copied().unwrap_or_default();
-            let received = if route.is_none() { received } else { 0 };
+            let (received, blocks_received) = if route.is_none() { (received, blocks_received) } else { (0, 0) };
             let idle = presence == Presence::default() && counted == Traffic::default() && received == 0;
             let packet = Packet::new("report", &self.from)
                 .with_some("route", route.as_deref())
@@ -301,6 +311,8 @@ impl Stats {
                 .with("received", received)
                 .with("sent", counted.deliveries)
                 .with("http-response-sent", counted.polls_answered)
+                .with_some("blocks-received", in_blocks.then_some(blocks_received))
+                .with_some("blocks-sent", in_blocks.then_some(counted.blocks))
                 .with("duration", u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
             let frame = with_flows(packet, &counted).write(self.config.format);
             self.send(frame);

@@ -136,7 +136,7 @@ fn kind(shard: &Shard, key: Key) -> Option<Kind> {
 fn give(shard: &Rc<Shard>, key: Key, item: &Item, outcome: Outcome) {
     match kind(shard, key) {
         Some(Kind::Response) => deliver::give_response(shard, key, item, outcome),
-        Some(Kind::Stream) => deliver::give_stream(shard, key, outcome),
+        Some(Kind::Stream) => deliver::give_stream(shard, key, item, outcome),
         Some(Kind::Ws) => ws::give(shard, key, item, outcome),
         None => {}
     }

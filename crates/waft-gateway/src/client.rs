@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tracing::debug;
-use waft_http1::{Framing, HeadError, Parsed, RequestHead, parse_request};
+use waft_http1::{Framing, HeadError, HeadLimits, Parsed, RequestHead, parse_request};
 use waft_net::{PeerAddr, Stream};
 
 use crate::body::{BodyEnd, RequestBody, read_into};
@@ -94,7 +94,10 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut client: Client) {
             Next::Refused(error) => {
                 shard.metrics.requests_malformed.add(1);
                 debug!(client = %client.peer, %error, "Refused a malformed request.");
-                let answer = respond::malformed(&error);
+                let answer = match &client.door {
+                    Door::Front => Answer::malformed(&error),
+                    Door::Service(service) => service.malformed(&error),
+                };
                 return refuse(&shard, client, &answer).await;
             }
             Next::Late => {
@@ -130,9 +133,14 @@ async fn refuse(shard: &Shard, client: Client, answer: &Answer) {
 async fn next_request(shard: &Shard, client: &mut Client) -> Next {
     let settings = shard.gateway.settings();
     let limits = &settings.limits;
+    let own = match &client.door {
+        Door::Front => None,
+        Door::Service(service) => service.head_max(),
+    };
+    let head_limits = HeadLimits { bytes_max: own.unwrap_or(limits.head.bytes_max), ..limits.head };
     let mut began = None;
     loop {
-        match parse_request(client.buffer.unread(), &limits.head) {
+        match parse_request(client.buffer.unread(), &head_limits) {
             Ok(Parsed::Complete { head, consumed }) => {
                 client.buffer.consume(consumed);
                 return Next::Request(head);
@@ -146,7 +154,7 @@ async fn next_request(shard: &Shard, client: &mut Client) -> Next {
             let sweep = shard.sweep.notified();
             tokio::select! {
                 biased;
-                read = client.read_more(shard, limits.head.bytes_max) => Some(read),
+                read = client.read_more(shard, head_limits.bytes_max) => Some(read),
                 () = sweep => None,
             }
         };

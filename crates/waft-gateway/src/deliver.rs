@@ -17,9 +17,11 @@ use waft_net::{Key, Wrote};
 use crate::ask::{self, Outcome, Question};
 use crate::dress::Whole;
 use crate::hold::{self, Hold, Member, Timeout, keep_alive_due};
+use crate::pace;
 use crate::payload::stream_content;
 use crate::place::Base;
 use crate::service::Answer;
+use crate::settings::Pace;
 use crate::shard::Shard;
 use crate::subscribe::{self, Class, Item};
 use crate::update::{self, Urgency};
@@ -32,9 +34,13 @@ pub(crate) const MERGED_MAX: usize = 64 << 10;
 /// Delivers items in the order in which they came: all of one channel together, so that a
 /// listener gets them with one write. Returns how many listeners were served.
 pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
+    if items.is_empty() {
+        return 0;
+    }
+    let pace = shard.gateway.settings().pace;
     match items {
         [] => 0,
-        [item] => channel(shard, std::slice::from_ref(item)).await,
+        [item] => channel(shard, std::slice::from_ref(item), pace).await,
         _ => {
             let mut order: Vec<Vec<Item>> = Vec::new();
             let mut places: HashMap<&str, usize> = HashMap::new();
@@ -49,7 +55,7 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
             }
             let mut served = 0;
             for run in order {
-                served += channel(shard, &run).await;
+                served += channel(shard, &run, pace).await;
             }
             served
         }
@@ -57,11 +63,14 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
 }
 
 /// Delivers items of one channel; returns to how many listeners.
-async fn channel(shard: &Rc<Shard>, items: &[Item]) -> usize {
+async fn channel(shard: &Rc<Shard>, items: &[Item], pace: Option<Pace>) -> usize {
     let Some(first) = items.first() else { return 0 };
     let name = &first.channel;
     if shard.listeners.borrow().channel(name).is_none() {
         return 0;
+    }
+    if let Some(pace) = pace {
+        return pace::queue(shard, items, pace);
     }
     let mut served = 0;
     for class in [Class::Chunked, Class::Raw] {
@@ -145,17 +154,20 @@ struct Run {
     count: usize,
     /// Bytes of their content.
     content: usize,
+    /// Blocks of their content, if that is counted.
+    blocks: u64,
 }
 
 /// Puts a run together, with neighbours merged.
-fn steps(items: &[Item], class: Class) -> Run {
+fn steps(items: &[Item], class: Class, block: Option<u64>) -> Run {
     let mut steps = Vec::new();
     let mut merged: Vec<&Item> = Vec::new();
     let mut size = 0;
-    let (mut count, mut bytes) = (0, 0);
+    let (mut count, mut bytes, mut blocks) = (0, 0, 0);
     for item in items {
         if let Some(content) = plain_content(item) {
             bytes += content.len();
+            blocks += block.map_or(0, |block| item.payload.stream_blocks(block));
             if size + content.len() > MERGED_MAX {
                 steps.extend(merge(&merged, class));
                 merged.clear();
@@ -167,11 +179,11 @@ fn steps(items: &[Item], class: Class) -> Run {
         } else if item.payload.formats.http_stream.as_ref().is_some_and(|format| format.action == Action::Close) {
             steps.extend(merge(&merged, class));
             steps.push(Step::Close);
-            return Run { steps, count, content: bytes };
+            return Run { steps, count, content: bytes, blocks };
         }
     }
     steps.extend(merge(&merged, class));
-    Run { steps, count, content: bytes }
+    Run { steps, count, content: bytes, blocks }
 }
 
 fn merge(items: &[&Item], class: Class) -> Option<Step> {
@@ -194,7 +206,8 @@ fn merge(items: &[&Item], class: Class) -> Option<Step> {
 
 /// Delivers to streams that need nothing of their own: the same bytes for each.
 async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Member]) {
-    let all = steps(items, class);
+    let block = shard.block_size();
+    let all = steps(items, class, block);
     let oldest = items.first().map_or(0, |item| item.position.number);
     for (number, crowd) in members.chunks(AT_ONCE).enumerate() {
         if number > 0 {
@@ -208,7 +221,7 @@ async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Membe
                 delivered += all.count;
                 sent += apply(shard, member.key, &all, now);
             } else {
-                let some = steps(after(items, member.since), class);
+                let some = steps(after(items, member.since), class, block);
                 delivered += some.count;
                 sent += apply(shard, member.key, &some, now);
             }
@@ -221,7 +234,7 @@ async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Membe
 /// Writes to one plain stream; returns the bytes taken.
 fn apply(shard: &Rc<Shard>, key: Key, run: &Run, now: Instant) -> u64 {
     let mut sent = 0;
-    tally(shard, key, run.count, run.content);
+    tally(shard, key, run.count, run.content, run.blocks);
     for step in &run.steps {
         let data = match step {
             Step::Write(data) => data,
@@ -260,12 +273,13 @@ fn apply(shard: &Rc<Shard>, key: Key, run: &Run, now: Instant) -> u64 {
 }
 
 /// Counts deliveries to a stream.
-fn tally(shard: &Shard, key: Key, count: usize, content: usize) {
+fn tally(shard: &Shard, key: Key, count: usize, content: usize, blocks: u64) {
     if shard.record.is_some()
         && let Some(Hold::Stream(hold)) = shard.held.borrow().get(key)
     {
         shard.tally(&hold.route, |traffic| {
             traffic.deliveries += count as u64;
+            traffic.blocks += blocks;
             traffic.client_sent.content_bytes += content as u64;
         });
     }
@@ -289,20 +303,20 @@ enum Treatment {
 pub(crate) fn to_stream(shard: &Rc<Shard>, key: Key, item: &Item) {
     if !ask::wait(shard, key, item) {
         let treatment = treat(shard, key, item);
-        carry_out(shard, key, treatment);
+        carry_out(shard, key, item, treatment);
     }
 }
 
 /// Gives a stream what came of the question about an item.
-pub(crate) fn give_stream(shard: &Rc<Shard>, key: Key, outcome: Outcome) {
+pub(crate) fn give_stream(shard: &Rc<Shard>, key: Key, item: &Item, outcome: Outcome) {
     let version = match shard.held.borrow().get(key) {
         Some(Hold::Stream(hold)) => hold.line.version,
         _ => return,
     };
-    carry_out(shard, key, of_outcome(version, outcome));
+    carry_out(shard, key, item, of_outcome(version, outcome));
 }
 
-fn carry_out(shard: &Rc<Shard>, key: Key, treatment: Treatment) {
+fn carry_out(shard: &Rc<Shard>, key: Key, item: &Item, treatment: Treatment) {
     match treatment {
         Treatment::Nothing => {}
         Treatment::Ask(first, question) => {
@@ -311,10 +325,13 @@ fn carry_out(shard: &Rc<Shard>, key: Key, treatment: Treatment) {
             }
         }
         Treatment::Write(data, content) => {
-            tally(shard, key, 1, content);
+            let blocks = shard.block_size().map_or(0, |block| item.payload.stream_blocks(block));
+            tally(shard, key, 1, content, blocks);
             if hold::send(shard, key, &data) {
                 shard.metrics.delivered_stream.add(1);
                 put_off_keep_alive(shard, key);
+            } else {
+                stay_before(shard, key, item);
             }
         }
         Treatment::Close => hold::end_stream(shard, key),
@@ -335,6 +352,18 @@ fn carry_out(shard: &Rc<Shard>, key: Key, treatment: Treatment) {
                 hold::end_stream(shard, key);
             }
         }
+    }
+}
+
+/// An item was dropped for a stream: its position stays the one before, so that the target is asked from there on.
+fn stay_before(shard: &Shard, key: Key, item: &Item) {
+    let mut held = shard.held.borrow_mut();
+    let Some(Hold::Stream(hold)) = held.get_mut(key) else { return };
+    let listeners = shard.listeners.borrow();
+    let named =
+        |sub: &&mut subscribe::Sub| listeners.name_of(sub.subscription).is_some_and(|name| **name == *item.channel);
+    if let Some(sub) = hold.subs.iter_mut().find(named).filter(|sub| sub.prev_id.is_some()) {
+        sub.prev_id = item.prev_id.as_deref().map(Box::from);
     }
 }
 
@@ -360,6 +389,11 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item) -> Treatment {
         } else {
             shard.metrics.dropped_updating.add(1);
         }
+        return Treatment::Nothing;
+    }
+    if hold.gap && hold.can_recover() {
+        // The target will be asked for this one too, once the client has taken what waits.
+        shard.metrics.dropped_slow.add(1);
         return Treatment::Nothing;
     }
     let listeners = shard.listeners.borrow();
@@ -577,7 +611,7 @@ pub(crate) fn to_response(shard: &Rc<Shard>, key: Key, item: &Item, answers: &mu
         return give_response(shard, key, item, outcome);
     };
     drop(held);
-    answer_poll(shard, key, answer);
+    answer_poll(shard, key, item, answer);
 }
 
 /// Gives a long-poll what its filters made of an item.
@@ -591,7 +625,7 @@ pub(crate) fn give_response(shard: &Rc<Shard>, key: Key, item: &Item, outcome: O
         Err(_) => return move_on(shard, hold, item),
     };
     drop(held);
-    answer_poll(shard, key, answer);
+    answer_poll(shard, key, item, answer);
 }
 
 /// A long-poll goes on behind an item that it did not get.
@@ -605,12 +639,13 @@ fn move_on(shard: &Shard, hold: &mut hold::ResponseHold, item: &Item) {
 }
 
 /// Answers a long-poll, if there is something to answer with.
-fn answer_poll(shard: &Rc<Shard>, key: Key, answer: Option<Bytes>) {
+fn answer_poll(shard: &Rc<Shard>, key: Key, item: &Item, answer: Option<Bytes>) {
     let Some(answer) = answer else { return };
     if let Some(Hold::Response(hold)) = shard.held.borrow().get(key) {
         shard.tally(&hold.route, |traffic| {
             traffic.deliveries += 1;
             traffic.polls_answered += 1;
+            traffic.blocks += shard.block_size().map_or(0, |block| item.payload.response_blocks(block));
         });
     }
     shard.metrics.delivered_response.add(1);

@@ -96,6 +96,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
     }
     let Some(route) = find_route(&settings, &head, secure) else {
         debug!(host = head.host(), path = head.path(), "No route for a request.");
+        shard.metrics.requests_failed.add(1);
         let mut answer = Failure::request(502, "Route not found").answer(false);
         if settings.cross_origin {
             answer = Dress::of(&head, None).own(answer);
@@ -124,6 +125,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
         return answer(shard, client, &exchange, internal::check(), done).await;
     }
     if !trusted && ws::forges_events(&exchange.head, &exchange.route) {
+        shard.metrics.requests_failed.add(1);
         let done = exchange.body.is_done();
         return answer(shard, client, &exchange, ws::forged(), done).await;
     }
@@ -152,7 +154,8 @@ impl Exchange {
         trusted: bool,
         client: &Client,
     ) -> Self {
-        let seat = shard.seat(kind, &route, &client.peer, secure, &head);
+        let rule = settings.forward.rule(trusted);
+        let seat = shard.seat(kind, &route, (&client.peer, rule), secure, &head);
         Self {
             head,
             body,
@@ -172,7 +175,8 @@ impl Exchange {
 
     /// The exchange for a WebSocket that carries what this request and later ones say.
     pub(crate) fn to_websocket(&self, shard: &Shard, head: RequestHead) -> Self {
-        let seat = shard.seat(VisitKind::Ws, &self.route, &self.peer, self.secure, &head);
+        let rule = self.settings.forward.rule(self.trusted);
+        let seat = shard.seat(VisitKind::Ws, &self.route, (&self.peer, rule), self.secure, &head);
         Self {
             body: RequestBody::new(&head, 0),
             head,
@@ -535,6 +539,10 @@ async fn attempt(
             }
         }
     };
+    if !ended.begun {
+        let why = "The body of the response cannot be read.";
+        return Err(AttemptError::Broken(Failure::target(502, why)));
+    }
     Ok(Answered::Relayed(Relayed {
         status: head.status(),
         bytes: ended.bytes,
@@ -787,9 +795,14 @@ pub(crate) async fn refuse(
     None
 }
 
+/// The level of lines of requests, as Pushpin numbers levels.
+const REQUEST_LINE_LEVEL: u8 = 2;
+
 /// Writes the access log line of a request, if there is one.
 pub(crate) fn log(exchange: &Exchange, target: Option<&Target>, status: u16, bytes: u64, note: &str) {
-    if !exchange.settings.access_log {
+    // Lines of requests have the level 2, which a route may be kept below.
+    if !exchange.settings.access_log || exchange.route.options.log_level.is_some_and(|level| level < REQUEST_LINE_LEVEL)
+    {
         return;
     }
     let head = &exchange.head;

@@ -134,7 +134,7 @@ impl Outgoing<'_> {
     }
 
     fn forwarded_for(&self) -> ForwardedFor {
-        if self.trusted { self.forward.x_forwarded_for_trusted } else { self.forward.x_forwarded_for }
+        self.forward.rule(self.trusted)
     }
 
     /// Writes the marked copies: of the headers as they are after the route has set its own.
@@ -236,7 +236,9 @@ pub(crate) fn rewritten<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
         };
     }
     if options.path_rem > 0 {
-        let rest = path.get(options.path_rem..).unwrap_or_default();
+        // The query is no part of the path, however many bytes are to be removed.
+        let end = memchr::memchr(b'?', path.as_bytes()).unwrap_or(path.len());
+        let rest = path.get(options.path_rem.min(end)..).unwrap_or_default();
         return if rest.starts_with('/') { rest.into() } else { format!("/{rest}").into() };
     }
     path.into()

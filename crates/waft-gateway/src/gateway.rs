@@ -11,6 +11,7 @@ use waft_net::Mailbox;
 
 use crate::ask::Pace;
 use crate::metrics::{PublishMetrics, ShardMetrics};
+use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
 use crate::record::Recorder;
 use crate::service::Service;
@@ -48,6 +49,7 @@ pub struct Gateway {
     outbound_metrics: Arc<waft_outbound::Metrics>,
     pub(crate) filter_pace: Pace,
     pub(crate) recorder: Option<Arc<Recorder>>,
+    pub(crate) allowance: Allowance,
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
     draining: AtomicBool,
@@ -67,6 +69,7 @@ impl Gateway {
             outbound_metrics: Arc::default(),
             filter_pace: Pace::default(),
             recorder: None,
+            allowance: Allowance::default(),
             demo,
             sockjs: Sessions::default(),
             draining: AtomicBool::new(false),
@@ -80,10 +83,11 @@ impl Gateway {
         self
     }
 
-    /// The same gateway, recording its visits and the traffic of its routes, which [`Gateway::recorder`] has to be rid of.
+    /// The same gateway, recording its visits and the traffic of its routes, which [`Gateway::recorder`] has to be rid
+    /// of. With `block_size` in bytes, items are counted in blocks too.
     #[must_use]
-    pub fn recording(mut self) -> Self {
-        self.recorder = Some(Arc::new(Recorder::new(self.shards())));
+    pub fn recording(mut self, block_size: Option<u64>) -> Self {
+        self.recorder = Some(Arc::new(Recorder::new(self.shards(), block_size)));
         self
     }
 
@@ -151,13 +155,26 @@ impl Gateway {
             size,
             payload: Payload::new(item),
         };
+        if let Some(recorder) = &self.recorder {
+            recorder.received(&publish.payload);
+        }
         let published = self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item));
         self.publish_metrics.count(size, published.outcome);
         published
     }
 
+    /// Whether so much waits for its delivery that publishers should wait, too. Who does not ask is not stopped.
+    pub fn is_overloaded(&self) -> bool {
+        let limit = self.settings.load().limits.undelivered_bytes_max;
+        self.mailboxes.iter().any(|mailbox| mailbox.weight() > limit)
+    }
+
     pub(crate) fn deliver(&self, shard: u16, item: &Arc<Ordered<Payload>>) {
-        self.send(shard, Message::Deliver(Arc::clone(item)));
+        /// What an item costs beside its contents, about.
+        const OVERHEAD: usize = 256;
+        if let Some(mailbox) = self.mailboxes.get(usize::from(shard)) {
+            mailbox.send_heavy(Message::Deliver(Arc::clone(item)), item.size + OVERHEAD);
+        }
     }
 
     pub(crate) fn send(&self, shard: u16, message: Message) {

@@ -352,7 +352,12 @@ fn on_drained(shard: &Rc<Shard>, key: Key) {
             complete(shard, key);
         }
         Some(Hold::Stream(hold)) => {
-            if std::mem::take(&mut hold.gap) && hold.is_sse {
+            let gap = std::mem::take(&mut hold.gap);
+            if gap && hold.can_recover() {
+                rearm(shard, &mut held, key);
+                drop(held);
+                update::request(shard, key, update::Urgency::Low);
+            } else if gap && hold.is_sse {
                 let notice = framed(hold.line.version, GAP_NOTICE);
                 drop(held);
                 shard.metrics.gaps_told.add(1);
@@ -398,6 +403,11 @@ impl StreamHold {
             (Some(keep), Some(link)) => Some(keep.min(link)),
             (keep, link) => keep.or(link),
         }
+    }
+
+    /// Whether its target can be asked for what is missing: it has a next link, and a position that says from where on.
+    pub(crate) fn can_recover(&self) -> bool {
+        self.next.is_some() && self.subs.iter().any(|sub| sub.prev_id.is_some())
     }
 
     /// How long the stream may be quiet before a keep-alive, if any item puts it off.
@@ -462,6 +472,18 @@ fn stream_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
     }
     if fetch {
         update::request(shard, key, update::Urgency::Low);
+    }
+}
+
+impl Hold {
+    /// The written id of its route, if it has one.
+    pub(crate) fn shown_route(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Response(hold) => hold.route.shown_id(),
+            Self::Stream(hold) => hold.route.shown_id(),
+            Self::Ws(hold) => hold.route.shown_id(),
+            Self::Changing | Self::Finishing(_) | Self::Resting(_) | Self::WsTarget(_) => None,
+        }
     }
 }
 

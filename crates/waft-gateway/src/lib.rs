@@ -26,6 +26,7 @@ mod internal;
 mod jsonp;
 mod link;
 pub mod metrics;
+mod pace;
 mod payload;
 mod place;
 mod pool;
@@ -46,6 +47,6 @@ pub use payload::Payload;
 pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 pub use service::{Answer, Door, Request, Service};
 pub use settings::{
-    Forward, ForwardedFor, Limits, NetworkFilters, Outside, SchemeHeaders, Settings, WebSocketSettings,
+    Forward, ForwardedFor, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings, WebSocketSettings,
 };
 pub use shard::{Entrance, run};

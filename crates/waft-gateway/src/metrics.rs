@@ -16,6 +16,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
+    /// Sets the number to one that is counted elsewhere. For the owning shard alone.
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// The number now.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -51,6 +56,8 @@ pub struct PublishMetrics {
     pub malformed: SharedCounter,
     /// Items that had to wait for their predecessor.
     pub parked: SharedCounter,
+    /// Calls and messages of publishers that were refused or made to wait because too much waited for its delivery.
+    pub overloads: SharedCounter,
     /// Items dropped because too many waited already, or another waited for the same predecessor.
     pub dropped: SharedCounter,
 }
@@ -194,6 +201,10 @@ shard_metrics! {
     dropped_filtering: Counter,
     /// Items not delivered because the listener was being updated and its queue was full.
     dropped_updating: Counter,
+    /// Deliveries dropped because the queue of their route was full, where deliveries have a rate.
+    dropped_rate: Counter,
+    /// Writes that a slow client's queue did not take because all queues together were full.
+    queue_total_full: Counter,
     /// Listeners cut off because they read too slowly.
     slow_disconnects: Counter,
     /// Gaps that listeners were told of.

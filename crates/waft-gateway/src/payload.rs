@@ -14,6 +14,8 @@ pub struct Payload {
     pub formats: Formats,
     /// The metadata that filters look at.
     pub meta: Vec<(String, String)>,
+    /// The size that the publisher says it has, in bytes.
+    declared: Option<u64>,
     stream_chunk: OnceLock<Bytes>,
     ws_message: OnceLock<Message>,
 }
@@ -21,7 +23,41 @@ pub struct Payload {
 impl Payload {
     /// The payload of `item`.
     pub fn new(item: Item) -> Self {
-        Self { formats: item.formats, meta: item.meta, stream_chunk: OnceLock::new(), ws_message: OnceLock::new() }
+        Self {
+            formats: item.formats,
+            meta: item.meta,
+            declared: item.size,
+            stream_chunk: OnceLock::new(),
+            ws_message: OnceLock::new(),
+        }
+    }
+
+    /// Blocks of `block` bytes that a delivery to a long-poll counts as.
+    pub fn response_blocks(&self, block: u64) -> u64 {
+        let size = self.formats.http_response.as_ref().map_or(0, |format| match &format.body {
+            ResponseBody::Bytes(body) => body.len(),
+            ResponseBody::Patch(_) => 0,
+        });
+        self.blocks_of(size, block)
+    }
+
+    /// Blocks of `block` bytes that a delivery to a stream counts as.
+    pub fn stream_blocks(&self, block: u64) -> u64 {
+        self.blocks_of(self.formats.http_stream.as_ref().map_or(0, |format| format.content.len()), block)
+    }
+
+    /// Blocks of `block` bytes that a delivery to a WebSocket counts as.
+    pub fn ws_blocks(&self, block: u64) -> u64 {
+        self.blocks_of(self.formats.ws_message.as_ref().map_or(0, |format| format.content.len()), block)
+    }
+
+    /// Blocks of `block` bytes that the item counts as: those of its largest format.
+    pub fn blocks(&self, block: u64) -> u64 {
+        self.response_blocks(block).max(self.stream_blocks(block)).max(self.ws_blocks(block))
+    }
+
+    fn blocks_of(&self, size: usize, block: u64) -> u64 {
+        self.declared.unwrap_or(size as u64).div_ceil(block.max(1))
     }
 
     /// The content for streams, framed as one HTTP chunk; none if there is nothing to send.

@@ -13,6 +13,9 @@ use waft_http1::{RequestHead, ResponseHead};
 use waft_net::{Key, PeerAddr};
 use waft_route::Route;
 
+use crate::metrics::SharedCounter;
+use crate::payload::Payload;
+use crate::settings::ForwardedFor;
 use crate::shard::Shard;
 
 /// How a client is served.
@@ -70,6 +73,8 @@ pub struct Traffic {
     pub deliveries: u64,
     /// Of these, the ones that answered a long-poll.
     pub polls_answered: u64,
+    /// Blocks delivered, if items are counted in blocks.
+    pub blocks: u64,
     /// From clients.
     pub client_received: Flow,
     /// To clients.
@@ -87,6 +92,8 @@ pub type TrafficByRoute = HashMap<Option<Arc<str>>, Traffic>;
 #[derive(Debug)]
 pub struct Recorder {
     books: Box<[Mutex<Book>]>,
+    block_size: Option<u64>,
+    blocks_received: SharedCounter,
 }
 
 #[derive(Debug, Default)]
@@ -96,8 +103,25 @@ struct Book {
 }
 
 impl Recorder {
-    pub(crate) fn new(shards: usize) -> Self {
-        Self { books: (0..shards).map(|_| Mutex::default()).collect() }
+    pub(crate) fn new(shards: usize, block_size: Option<u64>) -> Self {
+        let books = (0..shards).map(|_| Mutex::default()).collect();
+        Self { books, block_size, blocks_received: SharedCounter::default() }
+    }
+
+    /// Bytes of a block, if items are counted in blocks.
+    pub fn block_size(&self) -> Option<u64> {
+        self.block_size
+    }
+
+    /// Blocks of all items that were published.
+    pub fn blocks_received(&self) -> u64 {
+        self.blocks_received.value()
+    }
+
+    pub(crate) fn received(&self, payload: &Payload) {
+        if let Some(block) = self.block_size {
+            self.blocks_received.add(payload.blocks(block));
+        }
     }
 
     /// Takes what was recorded since the last call: events are put behind those in `events`, of each shard in their order,
@@ -145,6 +169,7 @@ impl Traffic {
         self.requests += other.requests;
         self.deliveries += other.deliveries;
         self.polls_answered += other.polls_answered;
+        self.blocks += other.blocks;
         self.client_received.add(&other.client_received);
         self.client_sent.add(&other.client_sent);
         self.target_received.add(&other.target_received);
@@ -173,6 +198,11 @@ impl ShardRecord {
         }
     }
 
+    /// Bytes of a block, if items are counted in blocks.
+    pub(crate) fn block_size(&self) -> Option<u64> {
+        self.recorder.block_size
+    }
+
     fn http_id(&self) -> Box<str> {
         let number = self.visits.get();
         self.visits.set(number.wrapping_add(1));
@@ -186,6 +216,11 @@ impl ShardRecord {
 }
 
 impl Shard {
+    /// Bytes of a block, if items are counted in blocks.
+    pub(crate) fn block_size(&self) -> Option<u64> {
+        self.record.as_ref()?.block_size()
+    }
+
     /// Counts traffic of `route`, if this gateway records.
     pub(crate) fn tally(&self, route: &Route, count: impl FnOnce(&mut Traffic)) {
         if let Some(record) = &self.record {
@@ -198,7 +233,7 @@ impl Shard {
         &self,
         kind: VisitKind,
         route: &Route,
-        peer: &PeerAddr,
+        (peer, rule): (&PeerAddr, ForwardedFor),
         secure: bool,
         head: &RequestHead,
     ) -> Seat {
@@ -212,10 +247,10 @@ impl Shard {
             VisitKind::Http => record.http_id(),
             VisitKind::Ws => shown_id(random).into(),
         };
-        let peer = match peer {
+        let peer = told_address(head, rule).or(match peer {
             PeerAddr::Tcp(address) => Some(address.ip().to_canonical()),
             PeerAddr::Unix => None,
-        };
+        });
         let visit = Arc::new(Visit { id, kind, route: route.shown_id().cloned(), peer, secure });
         let mut seat = Seat(Some(Box::new(Seated { record: Rc::clone(record), visit, random, began: false })));
         if kind == VisitKind::Http {
@@ -290,6 +325,12 @@ impl Drop for Seated {
     }
 }
 
+/// The address of the client as proxies before this one tell it, unless the rule of the route believes none of them.
+fn told_address(head: &RequestHead, rule: ForwardedFor) -> Option<IpAddr> {
+    let first = head.field("x-forwarded-for").filter(|_| rule.truncate != Some(0))?;
+    str::from_utf8(first).ok()?.split(',').next()?.trim().parse().ok()
+}
+
 /// An id made of random bits, in the usual form of 36 characters.
 pub(crate) fn shown_id(random: u128) -> String {
     let bits = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
@@ -349,7 +390,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_added_up_over_shards_and_gone() {
-        let recorder = Arc::new(Recorder::new(2));
+        let recorder = Arc::new(Recorder::new(2, None));
         for number in 0..2 {
             let record = ShardRecord::new(Arc::clone(&recorder), number);
             record.with(|book| book.traffic.entry(None).or_default().requests += 2);
@@ -362,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_visit_is_told_from_its_beginning_to_its_end() {
-        let recorder = Arc::new(Recorder::new(1));
+        let recorder = Arc::new(Recorder::new(1, None));
         let record = Rc::new(ShardRecord::new(Arc::clone(&recorder), 0));
         let visit =
             Arc::new(Visit { id: record.http_id(), kind: VisitKind::Http, route: None, peer: None, secure: false });

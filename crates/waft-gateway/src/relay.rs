@@ -43,6 +43,8 @@ pub(crate) struct Ended {
     pub(crate) bytes: u64,
     /// The whole body went to the client.
     pub(crate) complete: bool,
+    /// Something of the response may have reached the client.
+    pub(crate) begun: bool,
 }
 
 /// Pieces up to this size are copied together; larger ones are written from where they are.
@@ -52,9 +54,12 @@ const GATHERED: usize = 4096;
 /// faster than the client takes it.
 pub(crate) async fn response(mut response: Response<'_>) -> Ended {
     let mut bytes = 0;
+    let head = response.out.len();
     let complete = relay(&mut response, &mut bytes).await.is_ok();
     response.shard.metrics.bytes_sent.add(bytes);
-    Ended { bytes, complete }
+    // The head stays where it was put until the first piece goes out with it.
+    let begun = complete || bytes > 0 || response.out.len() < head;
+    Ended { bytes, complete, begun }
 }
 
 async fn relay(response: &mut Response<'_>, bytes: &mut u64) -> io::Result<()> {

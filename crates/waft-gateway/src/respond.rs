@@ -1,6 +1,6 @@
 //! The answers that waft gives itself.
 
-use waft_http1::{Fields, HeadError, HeadWriter, Version, reason_phrase};
+use waft_http1::{Fields, HeadWriter, Version, reason_phrase};
 
 use crate::service::Answer;
 
@@ -66,11 +66,6 @@ pub(crate) fn connection(writer: &mut HeadWriter<'_>, frame: Frame, version: Ver
         Version::Http10 if !ends => writer.field("Connection", "keep-alive"),
         Version::Http10 | Version::Http11 => writer,
     };
-}
-
-/// The answer to a request that breaks a rule of HTTP.
-pub(crate) fn malformed(error: &HeadError) -> Answer {
-    Answer::text(error.status(), format!("Failed to parse request: {error}\n"))
 }
 
 /// Why a request was answered with an error of waft's own.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use waft_http1::{Fields, RequestHead};
+use waft_http1::{Fields, HeadError, RequestHead};
 
 use crate::gateway::Gateway;
 
@@ -39,6 +39,11 @@ impl Answer {
         Self::new(status, "text/plain", body)
     }
 
+    /// The answer to a request whose head breaks a rule of HTTP.
+    pub fn malformed(error: &HeadError) -> Self {
+        Self::text(error.status(), format!("Failed to parse request: {error}\n"))
+    }
+
     /// An answer of the given content type.
     pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         let mut fields = Fields::new();
@@ -51,6 +56,16 @@ impl Answer {
 pub trait Service: fmt::Debug + Send + Sync {
     /// The answer to `request`.
     fn answer(&self, gateway: &Gateway, request: &Request<'_>) -> Answer;
+
+    /// The longest head it reads, in bytes, where that is not what holds for clients.
+    fn head_max(&self) -> Option<usize> {
+        None
+    }
+
+    /// The answer to a request whose head is refused; the connection closes after it.
+    fn malformed(&self, error: &HeadError) -> Answer {
+        Answer::malformed(error)
+    }
 
     /// The longest body it reads, in bytes. Longer ones are answered by [`Service::too_large`].
     fn body_max(&self) -> usize;

@@ -25,6 +25,8 @@ pub struct Settings {
     pub forward: Forward,
     /// Limits on clients, targets and holds.
     pub limits: Limits,
+    /// How many deliveries are let through in a second; none for as many as there are.
+    pub pace: Option<Pace>,
     /// WebSockets of all routes.
     pub websocket: WebSocketSettings,
     /// Calls to other places than the targets.
@@ -134,6 +136,13 @@ pub struct Forward {
     pub orig_headers_need_mark: Vec<String>,
 }
 
+impl Forward {
+    /// What is done to `X-Forwarded-For` of a client, which may be a GRIP proxy.
+    pub(crate) fn rule(&self, trusted: bool) -> ForwardedFor {
+        if trusted { self.x_forwarded_for_trusted } else { self.x_forwarded_for }
+    }
+}
+
 /// What is done to `X-Forwarded-For`. The default leaves it as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedFor {
@@ -153,6 +162,17 @@ pub enum SchemeHeaders {
     None,
     /// `X-Forwarded-Proto`.
     Proto,
+}
+
+/// A rate of deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Deliveries in a second, or units of their size.
+    pub per_second: u64,
+    /// Deliveries of one route that may wait. More are dropped and counted.
+    pub queue_max: usize,
+    /// A delivery counts once for each started unit of so many bytes; without it, each counts once.
+    pub unit: Option<u64>,
 }
 
 /// Limits on clients, targets and holds.
@@ -180,10 +200,12 @@ pub struct Limits {
     pub target_connections_max: usize,
     /// How long an unused connection to a target is kept: 55 s.
     pub target_idle_timeout: Duration,
-    /// Responses that a target may be late with before a client hears of it; none for no limit.
+    /// Requests to a next link that may fail in a row before its stream is ended: 5.
     pub link_retries_max: u32,
     /// Requests to links that wait for their answer at once, over all clients: 100. Further ones wait.
     pub link_fetches_max: usize,
+    /// Bytes of items that may wait for their delivery: 256 MiB. Publishers are told to wait when there are more.
+    pub undelivered_bytes_max: usize,
     /// Items that wait for a stream while its next link is fetched: 100.
     pub updating_items_max: usize,
 }
@@ -204,6 +226,7 @@ impl Default for Limits {
             target_idle_timeout: Duration::from_secs(55),
             link_retries_max: 5,
             link_fetches_max: 100,
+            undelivered_bytes_max: 256 << 20,
             updating_items_max: 100,
         }
     }
@@ -217,6 +240,7 @@ impl Default for Settings {
             upstream_key: None,
             forward: Forward::default(),
             limits: Limits::default(),
+            pace: None,
             websocket: WebSocketSettings::default(),
             outside: Arc::default(),
             update_on_first_subscription: false,

@@ -21,6 +21,7 @@ use crate::errand::{Exit, Places};
 use crate::gateway::{Gateway, Message};
 use crate::hold::{self, Hold, Member, Templates};
 use crate::metrics::ShardMetrics;
+use crate::pace;
 use crate::pool::Pool;
 use crate::record::ShardRecord;
 use crate::service::Door;
@@ -52,6 +53,7 @@ pub(crate) struct Shard {
     pub(crate) buffers: Buffers,
     pub(crate) signatures: Signatures,
     pub(crate) updates: Updates,
+    pub(crate) pace: pace::Queues,
     pub(crate) ws: ws::State,
     /// The way to other places than the targets.
     pub(crate) exit: Exit,
@@ -136,7 +138,9 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
     let Some(metrics) = gateway.metrics().get(usize::from(number)).map(Arc::clone) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such shard"));
     };
-    let queue = gateway.settings().limits.queue;
+    let mut queue = gateway.settings().limits.queue;
+    // What all clients together may have waiting is shared out among the shards.
+    queue.total_bytes_max = queue.total_bytes_max.div_ceil(gateway.shards().max(1));
     let held = HeldSet::new(Instant::now(), queue)?;
     let watch = held.watch()?;
     let connections = Rc::new(Connections {
@@ -158,6 +162,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         buffers: Buffers::default(),
         signatures: Signatures::default(),
         updates: Updates::default(),
+        pace: pace::Queues::default(),
         ws: ws::State::default(),
         exit: Exit::default(),
         asking: Asking::default(),
@@ -177,6 +182,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
     spawn_local(watch_held(Rc::clone(&shard), watch));
     spawn_local(keep_time(Rc::clone(&shard)));
     spawn_local(update::run(Rc::clone(&shard)));
+    spawn_local(pace::run(Rc::clone(&shard)));
     // A task of its own: waking the future that the runtime itself runs costs a look at the kernel each time.
     let ended = spawn_local(read_mailbox(shard)).await;
     ended.map_err(io::Error::other)
@@ -345,7 +351,9 @@ fn sweep(shard: &Rc<Shard>, now: Instant) {
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
     shard.exit.sweep(now);
     hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
-    let queued = shard.held.borrow().queued_bytes();
+    let held = shard.held.borrow();
+    shard.metrics.queue_total_full.set(held.refused_for_all());
+    let queued = held.queued_bytes();
     shard.metrics.queued_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));
 }
 

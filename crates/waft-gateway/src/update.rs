@@ -39,7 +39,8 @@ pub(crate) enum Urgency {
 /// Updates that were asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Updates {
-    high: RefCell<Vec<Key>>,
+    /// Each hold once, however often it was asked for.
+    high: RefCell<HashSet<Key>>,
     low: RefCell<VecDeque<Key>>,
     queued: RefCell<HashSet<Key>>,
     asked: Notify,
@@ -65,7 +66,7 @@ pub(crate) fn request(shard: &Rc<Shard>, key: Key, urgency: Urgency) {
         _ => return,
     }
     if urgency == Urgency::High {
-        shard.updates.high.borrow_mut().push(key);
+        shard.updates.high.borrow_mut().insert(key);
     } else if shard.updates.queued.borrow_mut().insert(key) {
         shard.updates.low.borrow_mut().push_back(key);
     } else {
@@ -117,7 +118,7 @@ pub(crate) async fn run(shard: Rc<Shard>) {
             }
         }
         let urgent = std::mem::take(&mut *shard.updates.high.borrow_mut());
-        update(&shard, urgent);
+        update(&shard, urgent.into_iter().collect());
         if !low {
             next_batch = Instant::now() + PAUSE;
         }

@@ -93,7 +93,7 @@ fn shared<T: PartialEq>(known: &RefCell<Vec<Arc<T>>>, wanted: T) -> Arc<T> {
 pub(crate) struct WsHold {
     peer: PeerAddr,
     presence: Presence,
-    route: Arc<Route>,
+    pub(crate) route: Arc<Route>,
     receiver: Receiver,
     subs: Vec<Sub>,
     meta: Rc<Meta>,

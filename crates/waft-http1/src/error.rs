@@ -63,6 +63,9 @@ pub enum HeadError {
     /// A field line without a colon.
     #[error("header line without a colon")]
     MissingColon,
+    /// No Host field in a request of HTTP/1.1 (RFC 9112 section 3.2).
+    #[error("missing host header")]
+    MissingHost,
     /// White space between a field's name and its colon.
     #[error("space before the colon of a header")]
     SpaceBeforeColon,
@@ -116,6 +119,7 @@ impl HeadError {
             | Self::LengthAndTransferEncoding
             | Self::MalformedRequestLine
             | Self::MissingColon
+            | Self::MissingHost
             | Self::SpaceBeforeColon
             | Self::TransferEncodingOnHttp10 => 400,
         }

@@ -21,7 +21,7 @@ pub const TRAILERS_BYTES_MAX: usize = 8_192;
 pub const CHUNK_SIZE_DIGITS_MAX: u8 = 16;
 
 /// Limits on one head.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
     /// Bytes of a whole head, from its first byte to the blank line that ends it. Default 65,536: cookies of several
     /// applications on one host fit, and a client that never ends its head costs no more than this.

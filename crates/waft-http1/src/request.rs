@@ -289,6 +289,9 @@ fn effective_authority(line: &RequestLine<'_>, signals: &Signals, head: &[u8]) -
     if signals.host_repeated {
         return Err(HeadError::DuplicateHost);
     }
+    if signals.host.is_none() && line.version == Version::Http11 {
+        return Err(HeadError::MissingHost);
+    }
     let host = signals.host.filter(|span| span.start() < span.end());
     if let Some(span) = host
         && !is_authority(head.get(span.start()..span.end()).unwrap_or_default())

@@ -41,11 +41,14 @@ pub struct QueueLimits {
     pub items_max: usize,
     /// Bytes that may wait.
     pub bytes_max: usize,
+    /// Bytes that may wait for all clients of a set together: a write beyond them is refused as if its own queue were
+    /// full.
+    pub total_bytes_max: usize,
 }
 
 impl Default for QueueLimits {
     fn default() -> Self {
-        Self { items_max: 1000, bytes_max: 1 << 20 }
+        Self { items_max: 1000, bytes_max: 1 << 20, total_bytes_max: 256 << 20 }
     }
 }
 
@@ -126,6 +129,8 @@ pub struct HeldSet<T> {
     due: Vec<u32>,
     limits: QueueLimits,
     queued_bytes: usize,
+    /// Writes refused because of `total_bytes_max`.
+    refused_for_all: u64,
     /// The generation of slots that are made anew: above that of any slot given back.
     fresh: u32,
 }
@@ -145,6 +150,7 @@ impl<T> HeldSet<T> {
             due: Vec::new(),
             limits,
             queued_bytes: 0,
+            refused_for_all: 0,
             fresh: 0,
         })
     }
@@ -175,6 +181,11 @@ impl<T> HeldSet<T> {
     /// Bytes that wait for slow clients, over all connections.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Writes refused because too much waited for all connections together.
+    pub fn refused_for_all(&self) -> u64 {
+        self.refused_for_all
     }
 
     /// Changes the limits for what may wait. Holds for later writes.
@@ -318,7 +329,9 @@ impl<T> HeldSet<T> {
         let Some(slot) = slot_mut(&mut self.slots, key) else { return Wrote::Failed };
         let queue = slot.queue.get_or_insert_with(|| Box::new(Queue { progress: now, ..Queue::default() }));
         let full = queue.parts.len() >= limits.items_max || queue.bytes + data.len() > limits.bytes_max;
-        if full && !force && !queue.parts.is_empty() {
+        let all_full = self.queued_bytes + data.len() > limits.total_bytes_max;
+        if (full || all_full) && !force && !queue.parts.is_empty() {
+            self.refused_for_all += u64::from(!full);
             return Wrote::Full;
         }
         queue.bytes += data.len();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::Notify;
@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Mailbox<M> {
     messages: Mutex<Vec<M>>,
+    /// What the messages in the box weigh, as their senders say.
+    weight: AtomicUsize,
     /// Whether the receiver has been woken for what is in the box.
     signalled: AtomicBool,
     wake: Notify,
@@ -18,14 +20,34 @@ pub struct Mailbox<M> {
 
 impl<M> Default for Mailbox<M> {
     fn default() -> Self {
-        Self { messages: Mutex::new(Vec::new()), signalled: AtomicBool::new(false), wake: Notify::new() }
+        Self {
+            messages: Mutex::new(Vec::new()),
+            weight: AtomicUsize::new(0),
+            signalled: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
     }
 }
 
 impl<M> Mailbox<M> {
+    /// What the messages weigh that nobody has taken yet.
+    pub fn weight(&self) -> usize {
+        self.weight.load(Ordering::Relaxed)
+    }
+
     /// Puts a message into the box. The receiver is woken once for all messages it has not seen.
     pub fn send(&self, message: M) {
-        self.lock().push(message);
+        self.send_heavy(message, 0);
+    }
+
+    /// The same for a message that weighs something, whatever the unit: see [`Mailbox::weight`].
+    pub fn send_heavy(&self, message: M, weight: usize) {
+        {
+            let mut messages = self.lock();
+            messages.push(message);
+            // Changed only under the lock, as what is in the box is.
+            self.weight.store(self.weight.load(Ordering::Relaxed).saturating_add(weight), Ordering::Relaxed);
+        }
         if !self.signalled.swap(true, Ordering::AcqRel) {
             self.wake.notify_one();
         }
@@ -35,7 +57,7 @@ impl<M> Mailbox<M> {
     pub async fn receive(&self, into: &mut Vec<M>) {
         loop {
             self.signalled.store(false, Ordering::Release);
-            into.append(&mut self.lock());
+            self.try_receive(into);
             if !into.is_empty() {
                 return;
             }
@@ -45,7 +67,9 @@ impl<M> Mailbox<M> {
 
     /// Moves what is in the box now to the end of `into`, without waiting.
     pub fn try_receive(&self, into: &mut Vec<M>) {
-        into.append(&mut self.lock());
+        let mut messages = self.lock();
+        self.weight.store(0, Ordering::Relaxed);
+        into.append(&mut messages);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<M>> {

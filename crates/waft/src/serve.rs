@@ -175,6 +175,7 @@ fn control_config(plan: &Plan) -> Result<ControlConfig> {
         token: plan.control.token.clone(),
         jwt_key,
         body_max: plan.control.body_max.as_usize(),
+        header_max: plan.control.header_max.as_usize(),
         pushpin_metrics: plan.metrics.pushpin_names,
         metrics_prefix: plan.metrics.prefix.clone(),
     })

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use waft_config::{ForwardedProto, OutboundRules, Plan, Resolver, StatsFormat};
 use waft_doors::{DoorsConfig, StatsConfig};
 use waft_gateway::{
-    Forward, ForwardedFor, Limits, NetworkFilters, Outside, SchemeHeaders, Settings, WebSocketSettings,
+    Forward, ForwardedFor, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings, WebSocketSettings,
 };
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
@@ -43,6 +43,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         upstream_key,
         forward: forward(plan),
         limits: limits(plan),
+        pace: pace(plan),
         websocket: WebSocketSettings {
             message_max: plan.websocket.message_max.as_usize() as u64,
             compression: plan.websocket.compression,
@@ -127,15 +128,32 @@ fn limits(plan: &Plan) -> Limits {
         head_timeout: plan.limits.header_timeout.0,
         idle_timeout: plan.limits.idle_timeout.duration().unwrap_or(NEVER),
         connections_max: plan.server.client_max.get(),
-        queue: QueueLimits { items_max: plan.limits.queue_items.get(), bytes_max: plan.limits.queue_bytes.as_usize() },
+        queue: QueueLimits {
+            items_max: plan.limits.queue_items.get(),
+            bytes_max: plan.limits.queue_bytes.as_usize(),
+            total_bytes_max: plan.limits.queue_total_bytes.as_usize(),
+        },
         write_stall_timeout: plan.limits.write_stall_timeout.duration().unwrap_or(NEVER),
         hold_body_max: plan.grip.hold_body_max.as_usize(),
         request_body_max: plan.grip.request_body_max.as_usize(),
         subscriptions_max: plan.limits.subscriptions_max.get(),
         link_retries_max: plan.grip.next_link_retries_max,
         link_fetches_max: plan.grip.next_link_concurrent_max.get(),
+        undelivered_bytes_max: plan.limits.undelivered_bytes.as_usize(),
         ..Limits::default()
     }
+}
+
+fn pace(plan: &Plan) -> Option<Pace> {
+    (plan.limits.delivery_rate > 0).then(|| Pace {
+        per_second: plan.limits.delivery_rate,
+        queue_max: plan.limits.delivery_queue.get(),
+        unit: block_size(plan),
+    })
+}
+
+fn block_size(plan: &Plan) -> Option<u64> {
+    Some(plan.stats.block_size.as_usize() as u64).filter(|size| *size > 0)
 }
 
 /// Where the ZeroMQ doors are, and what goes through them.
@@ -157,6 +175,7 @@ pub(crate) fn doors(plan: &Plan) -> DoorsConfig {
             connection_ttl: stats.connection_ttl.0,
             subscription_ttl: stats.subscription_ttl.0,
             report_interval: stats.report_interval.duration(),
+            block_size: block_size(plan),
         },
     }
 }

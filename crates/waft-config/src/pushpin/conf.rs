@@ -269,10 +269,13 @@ impl Reading {
             "stats_spec" => self.plan.zmq.stats = text(value).map(|spec| self.shifted(&spec)),
             "command_spec" => self.plan.zmq.command = text(value).map(|spec| self.shifted(&spec)),
             "ipc_file_mode" => self.plan.zmq.ipc_file_mode = Some(word(value, "an octal mode such as 660")?),
-            "message_rate" | "message_hwm" => {
-                self.note(key, "deliveries are not throttled; limits.queue_items bounds what waits for a client");
+            "message_rate" => self.plan.limits.delivery_rate = unlimited_or(value)?,
+            "message_hwm" => {
+                let most = unlimited_or(value)?;
+                let most = usize::try_from(most).ok().and_then(NonZeroUsize::new);
+                self.plan.limits.delivery_queue = most.unwrap_or(self.plan.limits.delivery_queue);
             }
-            "message_block_size" => self.note(key, "items are counted, not blocks"),
+            "message_block_size" => self.plan.stats.block_size = ByteSize(unlimited_or(value)?),
             "message_wait" => self.plan.log.message_wait = millis(value)?,
             "id_cache_ttl" => self.plan.log.id_cache_ttl = seconds_or_off(value)?,
             "update_on_first_subscription" => self.plan.grip.update_on_first_subscription = boolean(value)?,
@@ -452,6 +455,12 @@ fn size(value: &str) -> Result<ByteSize, &'static str> {
 
 fn count(value: &str) -> Result<NonZeroUsize, &'static str> {
     value.parse().map_err(|_no_number| "a number above 0")
+}
+
+/// A number; 0 and what is below it mean that there is no limit.
+fn unlimited_or(value: &str) -> Result<u64, &'static str> {
+    let number: i64 = value.parse().map_err(|_no_number| "a number")?;
+    Ok(u64::try_from(number).unwrap_or(0))
 }
 
 fn rule(value: &str) -> Result<crate::value::ForwardedFor, &'static str> {

@@ -27,7 +27,8 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
     let crowd = members(shard, &first.channel, Class::Ws);
     let mut served = crowd.len();
     if !crowd.is_empty() {
-        let all = steps(items);
+        let block = shard.block_size();
+        let all = steps(items, block);
         let oldest = items.first().map_or(0, |item| item.position.number);
         for (number, crowd) in crowd.chunks(AT_ONCE).enumerate() {
             if number > 0 {
@@ -38,7 +39,7 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
                 if member.since < oldest {
                     apply(shard, member.key, &all, &mut sent);
                 } else {
-                    apply(shard, member.key, &steps(after(items, member.since)), &mut sent);
+                    apply(shard, member.key, &steps(after(items, member.since), block), &mut sent);
                 }
             }
             shard.metrics.delivered_ws.add(sent.items);
@@ -61,10 +62,20 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
 
 /// A step of what a plain WebSocket gets.
 enum Step {
-    /// Frames, of so many items with so many bytes of content.
-    Write(Bytes, u64, u64),
+    /// Frames, and what is counted of them.
+    Write(Bytes, Measure),
     Close(Close),
     Refresh,
+}
+
+/// What is counted of deliveries.
+#[derive(Clone, Copy, Default)]
+struct Measure {
+    items: u64,
+    /// Bytes of content.
+    content: u64,
+    /// Blocks of content, if that is counted.
+    blocks: u64,
 }
 
 #[derive(Default)]
@@ -74,9 +85,9 @@ struct Sent {
 }
 
 /// What plain WebSockets get of a run of items, with neighbours merged.
-fn steps(items: &[Item]) -> Vec<Step> {
+fn steps(items: &[Item], block: Option<u64>) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut merged: Vec<&Message> = Vec::new();
+    let mut merged: Vec<(&Message, u64)> = Vec::new();
     let mut size = 0;
     for item in items {
         let Some(format) = item.payload.formats.ws_message.as_ref() else { continue };
@@ -91,7 +102,7 @@ fn steps(items: &[Item]) -> Vec<Step> {
                     size = 0;
                 }
                 size += message.plain().len();
-                merged.push(message);
+                merged.push((message, block.map_or(0, |block| item.payload.ws_blocks(block))));
             }
             Action::Close => {
                 steps.extend(merge(&merged));
@@ -111,17 +122,21 @@ fn steps(items: &[Item]) -> Vec<Step> {
     steps
 }
 
-fn merge(messages: &[&Message]) -> Option<Step> {
-    let content = messages.iter().map(|message| message.content().len() as u64).sum();
+fn merge(messages: &[(&Message, u64)]) -> Option<Step> {
+    let measure = Measure {
+        items: messages.len() as u64,
+        content: messages.iter().map(|(message, _)| message.content().len() as u64).sum(),
+        blocks: messages.iter().map(|(_, blocks)| blocks).sum(),
+    };
     match messages {
         [] => None,
-        [message] => Some(Step::Write(message.plain().clone(), 1, content)),
+        [(message, _)] => Some(Step::Write(message.plain().clone(), measure)),
         _ => {
-            let mut out = BytesMut::with_capacity(messages.iter().map(|message| message.plain().len()).sum());
-            for message in messages {
+            let mut out = BytesMut::with_capacity(messages.iter().map(|(message, _)| message.plain().len()).sum());
+            for (message, _) in messages {
                 out.extend_from_slice(message.plain());
             }
-            Some(Step::Write(out.freeze(), messages.len() as u64, content))
+            Some(Step::Write(out.freeze(), measure))
         }
     }
 }
@@ -135,8 +150,8 @@ fn close_of(format: &waft_grip::item::WsMessage) -> Close {
 /// Writes to one plain WebSocket.
 fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], sent: &mut Sent) {
     for step in steps {
-        let (data, count, content) = match step {
-            Step::Write(data, count, content) => (data, *count, *content),
+        let (data, measure) = match step {
+            Step::Write(data, measure) => (data, *measure),
             Step::Close(close) => return close_socket(shard, key, close),
             Step::Refresh => {
                 refresh(shard, key);
@@ -149,9 +164,9 @@ fn apply(shard: &Rc<Shard>, key: Key, steps: &[Step], sent: &mut Sent) {
         if shard.record.is_some()
             && let Some(Hold::Ws(hold)) = shard.held.borrow().get(key)
         {
-            shard.tally(&hold.route, |traffic| tally(traffic, count, content));
+            shard.tally(&hold.route, |traffic| tally(traffic, measure));
         }
-        sent.items += count;
+        sent.items += measure.items;
         sent.bytes += data.len() as u64;
     }
 }
@@ -224,6 +239,7 @@ pub(crate) fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
         if write(shard, key, &frame) {
             shard.metrics.delivered_ws.add(1);
             shard.metrics.bytes_sent.add(frame.len() as u64);
+            count(shard, key, item);
         }
         return;
     }
@@ -238,6 +254,17 @@ pub(crate) fn one(shard: &Rc<Shard>, key: Key, item: &Item) {
     let mut out = Out::default();
     put(shard, key, item, &mut out);
     out.flush(shard, key);
+}
+
+/// Counts the delivery of an item, if this gateway records.
+fn count(shard: &Rc<Shard>, key: Key, item: &Item) {
+    if shard.record.is_some()
+        && let Some(Hold::Ws(hold)) = shard.held.borrow().get(key)
+    {
+        let content = item.payload.ws_message().map_or(0, |message| message.content().len() as u64);
+        let blocks = shard.block_size().map_or(0, |block| item.payload.ws_blocks(block));
+        shard.tally(&hold.route, |traffic| tally(traffic, Measure { items: 1, content, blocks }));
+    }
 }
 
 /// The frame of an item for a WebSocket that differs from a plain one by its compression alone.
@@ -286,7 +313,9 @@ pub(crate) fn give(shard: &Rc<Shard>, key: Key, item: &Item, outcome: Outcome) {
             let Some(format) = item.payload.formats.ws_message.as_ref() else { return };
             let deflate = match shard.held.borrow().get(key) {
                 Some(Hold::Ws(hold)) if !hold.close_sent => {
-                    shard.tally(&hold.route, |traffic| tally(traffic, 1, content.len() as u64));
+                    let blocks = shard.block_size().map_or(0, |block| item.payload.ws_blocks(block));
+                    let measure = Measure { items: 1, content: content.len() as u64, blocks };
+                    shard.tally(&hold.route, |traffic| tally(traffic, measure));
                     hold.deflate
                 }
                 _ => return,
@@ -410,7 +439,9 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
         Ok(delivered) => {
             shard.metrics.delivered_ws.add(u64::from(delivered));
             if delivered {
-                shard.tally(&hold.route, |traffic| tally(traffic, 1, format.content.len() as u64));
+                let blocks = shard.block_size().map_or(0, |block| item.payload.ws_blocks(block));
+                let measure = Measure { items: 1, content: format.content.len() as u64, blocks };
+                shard.tally(&hold.route, |traffic| tally(traffic, measure));
             }
             Treatment::Done
         }
@@ -419,10 +450,11 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
 }
 
 /// Counts deliveries.
-fn tally(traffic: &mut Traffic, count: u64, content: u64) {
-    traffic.deliveries += count;
-    traffic.client_sent.messages += count;
-    traffic.client_sent.content_bytes += content;
+fn tally(traffic: &mut Traffic, measure: Measure) {
+    traffic.deliveries += measure.items;
+    traffic.blocks += measure.blocks;
+    traffic.client_sent.messages += measure.items;
+    traffic.client_sent.content_bytes += measure.content;
 }
 
 /// Moves the position of a subscription that has one.
@@ -458,11 +490,11 @@ mod tests {
 
     fn shown(messages: impl IntoIterator<Item = WsMessage>) -> Vec<String> {
         let shown = |step: &Step| match step {
-            Step::Write(data, count, _) => format!("{count}:{}", data.escape_ascii()),
+            Step::Write(data, measure) => format!("{}:{}", measure.items, data.escape_ascii()),
             Step::Close(close) => format!("close {} {}", close.code, close.reason.escape_ascii()),
             Step::Refresh => "refresh".to_owned(),
         };
-        steps(&items(messages)).iter().map(shown).collect()
+        steps(&items(messages), None).iter().map(shown).collect()
     }
 
     fn text(content: &'static str) -> WsMessage {

@@ -59,18 +59,19 @@ fn section(chars: &mut Peekable<Chars<'_>>) -> Result<Section, LexError> {
     }
 }
 
-/// One item up to a space, comma or comment that is not quoted, split at the first `=` that is not.
+/// One item up to a space, comma or comment that is not quoted, split at its first `=`, quoted or not.
 fn item(chars: &mut Peekable<Chars<'_>>) -> Result<(String, Option<String>), LexError> {
-    let mut name = String::new();
-    let mut value: Option<String> = None;
+    let mut text = String::new();
     while let Some(c) = chars.next_if(|c| !matches!(c, ' ' | ',' | '#')) {
         match c {
-            '=' if value.is_none() => value = Some(String::new()),
-            '"' => quoted(chars, value.as_mut().unwrap_or(&mut name))?,
-            _ => value.as_mut().unwrap_or(&mut name).push(c),
+            '"' => quoted(chars, &mut text)?,
+            _ => text.push(c),
         }
     }
-    Ok((name, value))
+    Ok(match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text, None),
+    })
 }
 
 fn quoted(chars: &mut Peekable<Chars<'_>>, into: &mut String) -> Result<(), LexError> {
@@ -127,8 +128,8 @@ mod tests {
     fn quotes_protect_what_would_end_an_item() {
         check(r#"a,h="x: y, #z" t"#, Ok(&[("a", &[("h", "x: y, #z")]), ("t", &[])]));
         check(r#"a,h=pre"mid dle"post t"#, Ok(&[("a", &[("h", "premid dlepost")]), ("t", &[])]));
-        check(r#""a=b" t"#, Ok(&[("a=b", &[]), ("t", &[])]));
-        check(r#"a,"h=i" t"#, Ok(&[("a", &[("h=i", "")]), ("t", &[])]));
+        check(r#""a=b" t"#, Ok(&[("", &[("a", "b")]), ("t", &[])]));
+        check(r#"a,"h=i, j" t"#, Ok(&[("a", &[("h", "i, j")]), ("t", &[])]));
         check(r#"a,h="\"\\" t"#, Ok(&[("a", &[("h", r#""\"#)]), ("t", &[])]));
         check(r#""" t"#, Ok(&[("", &[]), ("t", &[])]));
     }
