@@ -41,7 +41,6 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         limits: limits(plan),
         websocket: WebSocketSettings {
             message_max: plan.websocket.message_max.as_usize() as u64,
-            compression: plan.websocket.compression,
         },
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,

@@ -11,7 +11,7 @@ use waft_net::{Key, Wrote};
 use waft_websocket::close::{self, Close};
 use waft_websocket::message::Message;
 
-use super::{Out, ToTarget, channels, close as close_socket, fail, on_full, over_http, put_off_keep_alive};
+use super::{Out, ToTarget, channels, close as close_socket, close_after, fail, on_full, over_http, put_off_keep_alive};
 use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
 use crate::hold::{self, Hold};
 use crate::payload::opcode;
@@ -202,15 +202,23 @@ pub(crate) fn refresh_socket(shard: &Rc<Shard>, id: &str) {
 
 /// Lets a target that is reached by HTTP be asked now.
 fn refresh(shard: &Rc<Shard>, key: Key) {
-    let link = match shard.held.borrow().get(key) {
+    if ask_again(shard, key) {
+        over_http::pump(shard, key);
+    }
+}
+
+/// Notes that a target is to be asked; false if it is not reached by HTTP.
+fn ask_again(shard: &Shard, key: Key) -> bool {
+    match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) => match &hold.target {
-            ToTarget::OverHttp(link) => Rc::clone(link),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => return,
+            ToTarget::OverHttp(link) => {
+                link.session.borrow_mut().refresh();
+                true
+            }
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => false,
         },
-        _ => return,
-    };
-    link.session.borrow_mut().refresh();
-    over_http::pump(shard, key);
+        _ => false,
+    }
 }
 
 /// Delivers an item to a WebSocket that is looked at by itself.
@@ -252,8 +260,12 @@ fn compressed(shard: &Shard, key: Key, item: &Item) -> Option<Bytes> {
 pub(super) fn put(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) {
     match treat(shard, key, item, out) {
         Treatment::Done => {}
-        Treatment::Close(close) => close_socket(shard, key, &close),
-        Treatment::Refresh => refresh(shard, key),
+        Treatment::Close(close) => close_after(shard, key, &close, out),
+        Treatment::Refresh => {
+            if ask_again(shard, key) {
+                out.pump();
+            }
+        }
         Treatment::Fail(error) => {
             let debug = match shard.held.borrow().get(key) {
                 Some(Hold::Ws(hold)) => hold.route.options.debug,
@@ -275,7 +287,8 @@ enum Treatment {
 }
 
 fn treat(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatment {
-    for missed in missed_before(shard, key, item) {
+    let Some(before) = missed_before(shard, key, item, out) else { return Treatment::Done };
+    for missed in before {
         let treatment = treat_next(shard, key, &missed, out);
         if !matches!(treatment, Treatment::Done) {
             return treatment;
@@ -284,14 +297,17 @@ fn treat(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatment {
     treat_next(shard, key, item, out)
 }
 
-/// What has to come before an item that does not follow the position of its subscription.
-fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item) -> Vec<Item> {
+/// What has to come before an item that does not follow the position of its subscription; nothing where a gap closes
+/// the connection.
+fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Option<Vec<Item>> {
     let held = shard.held.borrow();
-    let Some(Hold::Ws(hold)) = held.get(key) else { return Vec::new() };
+    let Some(Hold::Ws(hold)) = held.get(key) else { return Some(Vec::new()) };
     let place = channels::place_in(shard, &hold.subs, &item.channel);
-    let Some(position) = place.and_then(|place| hold.subs.get(place)?.prev_id.clone()) else { return Vec::new() };
+    let Some(position) = place.and_then(|place| hold.subs.get(place)?.prev_id.clone()) else {
+        return Some(Vec::new());
+    };
     if item.prev_id.as_deref() == Some(&*position) {
-        return Vec::new();
+        return Some(Vec::new());
     }
     let prefix = &hold.route.options.prefix;
     let channel = item.channel.strip_prefix(prefix.as_str()).unwrap_or(&item.channel).to_owned();
@@ -300,12 +316,11 @@ fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item) -> Vec<Item> {
     match found {
         Some(mut items) => {
             items.retain(|found| found.position.number < item.position.number);
-            items
+            Some(items)
         }
         None => {
             shard.gateway.hub.forget_last_id(&item.channel);
-            channels::tell_gap(shard, key, &channel, &position);
-            Vec::new()
+            (!channels::tell_gap(shard, key, &channel, &position, out)).then(Vec::new)
         }
     }
 }
