@@ -37,6 +37,6 @@ pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, QueryMatch, RouteEntry, TargetEntry};
 pub use settings::{Control, Forward, Grip, Limits, Log, Logging, Metrics, Server, SockJs, Stats, WebSocket, Zmq};
 pub use value::{
-    ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue, OctalMode, OrOff,
-    PingMode, RequestKind, SlowReader, StatsFormat,
+    ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue,
+    OctalMode, OrOff, PingMode, RequestKind, SlowReader, StatsFormat,
 };

@@ -12,7 +12,9 @@ use waft_route::{
 
 use crate::section::section;
 use crate::settings::{Grip, WebSocket};
-use crate::value::{CloseCode, Duration, JsonPForm, NotAValue, OctalMode, OrOff, PingMode, RequestKind, SlowReader, as_text};
+use crate::value::{
+    CloseCode, Duration, JsonPForm, NotAValue, OctalMode, OrOff, PingMode, RequestKind, SlowReader, as_text,
+};
 
 section! {
     /// What holds for routes that do not say otherwise.

@@ -39,9 +39,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         upstream_key,
         forward: forward(plan),
         limits: limits(plan),
-        websocket: WebSocketSettings {
-            message_max: plan.websocket.message_max.as_usize() as u64,
-        },
+        websocket: WebSocketSettings { message_max: plan.websocket.message_max.as_usize() as u64 },
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,
         cross_origin: plan.defaults.aco,

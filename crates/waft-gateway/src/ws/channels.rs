@@ -219,7 +219,10 @@ mod tests {
     fn the_message_about_a_gap_is_filled_and_stays_json() {
         let check = |message: &str, expected: &str| assert_eq!(told(message, "a\"b", "{channel}\n"), expected);
         check("gap", "gap");
-        check("{\"gap\": \"{channel}\", \"after\": \"{last-id}\"}", "{\"gap\": \"a\\\"b\", \"after\": \"{channel}\\n\"}");
+        check(
+            "{\"gap\": \"{channel}\", \"after\": \"{last-id}\"}",
+            "{\"gap\": \"a\\\"b\", \"after\": \"{channel}\\n\"}",
+        );
         check("{{channel}} {other} {", "{a\\\"b} {other} {");
     }
 }

@@ -1,5 +1,6 @@
 //! Published messages on their way to the WebSockets of one shard.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,8 +11,11 @@ use waft_grip::item::Action;
 use waft_net::{Key, Wrote};
 use waft_websocket::close::{self, Close};
 use waft_websocket::message::Message;
+use waft_websocket::negotiate::Params;
 
-use super::{Out, ToTarget, channels, close as close_socket, close_after, fail, on_full, over_http, put_off_keep_alive};
+use super::{
+    Out, ToTarget, channels, close as close_socket, close_after, fail, on_full, over_http, put_off_keep_alive,
+};
 use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
 use crate::hold::{self, Hold};
 use crate::payload::opcode;
@@ -350,15 +354,21 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
     }
     let deflate = hold.deflate;
     let outcome = if filters == Filters::default() {
-        if let Some(message) = item.payload.ws_message() {
-            let compressors = &mut shard.ws.compressors.borrow_mut();
-            out.client.extend_from_slice(message.frame_for(deflate.as_ref(), compressors));
-        }
+        put_shared(shard, deflate.as_ref(), item, out);
         Ok(true)
     } else {
         let prefix = &hold.route.options.prefix;
-        filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &format.content).map(|content| {
-            content.inspect(|content| out.message(shard, deflate.as_ref(), opcode(format.kind), content)).is_some()
+        filter(shard, prefix, &hold.subs, &hold.meta.0, filters, item, &format.content).map(|content| match content {
+            None => false,
+            // Nothing was changed: the frame that all others get.
+            Some(Cow::Borrowed(_)) => {
+                put_shared(shard, deflate.as_ref(), item, out);
+                true
+            }
+            Some(Cow::Owned(changed)) => {
+                out.message(shard, deflate.as_ref(), opcode(format.kind), &changed);
+                true
+            }
         })
     };
     move_on(hold, place, item);
@@ -371,6 +381,13 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
             Treatment::Done
         }
         Err(error) => Treatment::Fail(error),
+    }
+}
+
+/// Puts the frame up that an item has for all who agreed on the same.
+fn put_shared(shard: &Shard, deflate: Option<&Params>, item: &Item, out: &mut Out) {
+    if let Some(message) = item.payload.ws_message() {
+        out.client.extend_from_slice(message.frame_for(deflate, &mut shard.ws.compressors.borrow_mut()));
     }
 }
 
