@@ -3,7 +3,10 @@
 # Tests wait for programs more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: run build test tools lint check-judge bench fuzz
+# Parts of the conformance run, such as SECTIONS=1,2; all when empty.
+SECTIONS ?=
+
+.PHONY: run build test tools lint check-judge conformance bench fuzz
 
 run:
 	cargo run --package waft -- $(ARGS)
@@ -25,6 +28,10 @@ lint:
 check-judge:
 	WAFT_TEST_SERVER=pushpin scripts/install-test-tools
 	WAFT_TEST_SERVER=pushpin cargo test --package waft-tests --locked --no-fail-fast
+
+# Runs Autobahn|Testsuite against waft both ways, which takes about half an hour, and writes docs/conformance.md.
+conformance: build tools
+	target/test-tools/python/bin/python tests/conformance/run.py --sections "$(SECTIONS)"
 
 bench:
 	bench/run

@@ -96,7 +96,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Echoes frames; a text message that asks for it is answered with a close.
-fn echo_target(extension: &'static str) -> Target {
+pub(crate) fn echo_target(extension: &'static str) -> Target {
     Target::raw(move |mut backend, arrivals| {
         let Some(head) = answer_handshake(&mut backend, extension) else { return };
         arrivals.record(&head, b"");
@@ -112,6 +112,18 @@ fn echo_target(extension: &'static str) -> Target {
             if first == 0x88 {
                 return;
             }
+        }
+    })
+}
+
+/// Accepts with the control layer, sends these messages, and then waits for the end.
+pub(crate) fn grip_target(messages: Vec<String>) -> Target {
+    Target::raw(move |mut backend, _arrivals| {
+        if answer_handshake(&mut backend, "Sec-WebSocket-Extensions: grip\r\n").is_some() {
+            for message in &messages {
+                backend.send(frame(0x81, message.as_bytes()));
+            }
+            backend.rest();
         }
     })
 }

@@ -6,10 +6,15 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod compression;
+mod conformance;
 mod direct;
+mod event_rules;
 mod events;
+mod gaps;
 mod outage;
 mod over_http;
+mod probe;
 mod rules;
 mod sockjs;
 mod steering;

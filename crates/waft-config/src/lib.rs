@@ -41,6 +41,6 @@ pub use settings::{
     Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
 };
 pub use value::{
-    ByteSize, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue, OctalMode, OrOff,
-    OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
+    ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue,
+    OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
 };

@@ -154,7 +154,8 @@ mod tests {
             "[[route]]\nhost = \"*.a.b\"\npath = \"/p\"\nid = \"i\"\nproto = \"ws\"\nssl = false\nmethods = [\"PUT\"]\n\
              match_headers = [\"X-A: 1\", \"X-B\"]\nmatch_query = [\"v=2\", \"w\"]\nheaders = [\"X-C: d e\", \"X-D:\"]\n\
              sockjs = \"/s\"\nsockjs_as_path = \"/t\"\njsonp_mode = \"basic\"\nresponse_head_timeout = \"1s\"\n\
-             ping_interval = \"off\"\nping_mode = \"forward\"\nslow_client = \"drop\"\norigins = [\"https://a\"]\n\
+             ping_interval = \"off\"\nping_mode = \"forward\"\ncompression = true\n\
+             gap_message = \"m {channel}\"\ngap_close = 4001\nslow_client = \"drop\"\norigins = [\"https://a\"]\n\
              targets = [{ address = \"[::1]:80\", ssl = true, host = \"h\", ipc_file_mode = \"600\" }]\n",
         ] {
             let plan = read_as_plan(text);

@@ -12,7 +12,9 @@ use waft_route::{
 
 use crate::section::section;
 use crate::settings::{Grip, WebSocket};
-use crate::value::{Duration, JsonPForm, NotAValue, OctalMode, OrOff, PingMode, RequestKind, SlowReader, as_text};
+use crate::value::{
+    CloseCode, Duration, JsonPForm, NotAValue, OctalMode, OrOff, PingMode, RequestKind, SlowReader, as_text,
+};
 
 section! {
     /// What holds for routes that do not say otherwise.
@@ -115,6 +117,13 @@ section! {
         ping_interval: Option<OrOff<Duration>> = None, as "\"off\"";
         /// Instead of `websocket.ping_mode`.
         ping_mode: Option<PingMode> = None, as "\"forward\"";
+        /// Instead of `websocket.compression`.
+        compression: Option<bool> = None, as "true";
+        /// Text message for a WebSocket client that has missed items and cannot get them from the log any more.
+        /// `{channel}` and `{last-id}` in it become the channel and the last item before the gap, escaped for JSON.
+        gap_message: Option<String> = None, as "'{\"gap\": \"{channel}\"}'";
+        /// Code to close such a client with, after the message: 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999.
+        gap_close: Option<CloseCode> = None, as "4000";
         /// Instead of `defaults.origins`.
         origins: Option<Vec<String>> = None, as "[\"https://app.example.com\"]";
     }
@@ -137,6 +146,7 @@ pub(crate) fn base_options(grip: &Grip, websocket: &WebSocket, defaults: &Defaul
     options.timeouts.response_idle = defaults.response_idle_timeout.duration();
     options.websocket.ping_interval = websocket.ping_interval.duration();
     options.websocket.answer_pings = websocket.ping_mode == PingMode::Answer;
+    options.websocket.compression = websocket.compression;
     options
 }
 
@@ -177,6 +187,9 @@ impl RouteEntry {
         set(&mut options.timeouts.response_idle, self.response_idle_timeout.map(OrOff::duration));
         set(&mut options.websocket.ping_interval, self.ping_interval.map(OrOff::duration));
         set(&mut options.websocket.answer_pings, self.ping_mode.map(|mode| mode == PingMode::Answer));
+        set(&mut options.websocket.compression, self.compression);
+        options.websocket.gap.message.clone_from(&self.gap_message);
+        options.websocket.gap.close = self.gap_close.map(|code| code.0);
         options.orig_headers = self.orig_headers;
         options.as_host.clone_from(&self.as_host);
         options.path_rem = self.path_rem;
@@ -242,6 +255,9 @@ impl RouteEntry {
             response_idle_timeout: changed(&timeouts.response_idle, &base.timeouts.response_idle).map(or_off),
             ping_interval: changed(&ws.ping_interval, &base.websocket.ping_interval).map(or_off),
             ping_mode: changed(&ws.answer_pings, &base.websocket.answer_pings).map(pings),
+            compression: changed(&ws.compression, &base.websocket.compression),
+            gap_message: ws.gap.message.clone(),
+            gap_close: ws.gap.close.map(CloseCode),
             origins: changed(&options.origins, &base.origins),
         }
     }

@@ -51,6 +51,7 @@ impl<T: FromStr> Visitor<'_> for Text<T> {
 
 as_text! {
     ByteSize => "a size such as 65536, \"64 KiB\" or \"1 MB\"",
+    CloseCode => "a close code that servers may send, such as 4000",
     Duration => "a duration such as \"30s\", \"5m\" or \"100ms\"",
     ForwardedFor => "a rule such as \"truncate:0,append\", \"append\" or \"\"",
     ForwardedProto => "\"off\", \"proto-only\" or \"on\"",
@@ -71,6 +72,27 @@ as_text! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a value of this kind")]
 pub struct NotAValue;
+
+/// A WebSocket close code that a server may send (RFC 6455 section 7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseCode(pub u16);
+
+impl FromStr for CloseCode {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        match text.parse() {
+            Ok(code @ (1000 | 1001 | 1008 | 1011..=1014 | 3000..=4999)) => Ok(Self(code)),
+            _ => Err(NotAValue),
+        }
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A span of time, written as `30s`, `5m`, `2h`, `1d` or `100ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -449,6 +471,16 @@ mod tests {
         assert_eq!(got.as_ref().map(ToString::to_string).as_deref(), expected, "{text:?}");
         if let (Some(value), Some(written)) = (got, expected) {
             assert_eq!(written.parse::<T>().ok(), Some(value), "{written:?} reads the same");
+        }
+    }
+
+    #[test]
+    fn close_codes_are_those_that_a_server_may_send() {
+        for text in ["1000", "1013", "3000", "4999"] {
+            check::<CloseCode>(text, Some(text));
+        }
+        for text in ["", "0", "1002", "1005", "1006", "1015", "2999", "5000", "70000"] {
+            check::<CloseCode>(text, None);
         }
     }
 

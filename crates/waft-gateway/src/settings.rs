@@ -53,13 +53,11 @@ pub struct Settings {
 pub struct WebSocketSettings {
     /// Bytes of one message that is held whole: 1,000,000. More closes the connection with 1009.
     pub message_max: u64,
-    /// Take offers of permessage-deflate.
-    pub compression: bool,
 }
 
 impl Default for WebSocketSettings {
     fn default() -> Self {
-        Self { message_max: 1_000_000, compression: false }
+        Self { message_max: 1_000_000 }
     }
 }
 

@@ -149,6 +149,8 @@ enum After {
     Finish,
     #[default]
     Nothing,
+    /// The session of an `over_http` target has something to do.
+    Pump,
 }
 
 /// What one turn makes for the two sides, gathered into one write each.
@@ -189,6 +191,13 @@ impl Out {
         self.client.extend_from_slice(message.frame_for(deflate, &mut shard.ws.compressors.borrow_mut()));
     }
 
+    /// Has the session looked at once everything before has gone out.
+    fn pump(&mut self) {
+        if self.after == After::Nothing {
+            self.after = After::Pump;
+        }
+    }
+
     /// A frame for the target, masked as clients have to.
     fn target_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
         let mask = Some(fastrand::u32(..).to_ne_bytes());
@@ -212,6 +221,7 @@ impl Out {
         }
         match after {
             After::Nothing => {}
+            After::Pump => over_http::pump(shard, key),
             After::Finish | After::Cut => finish(shard, key),
         }
     }
@@ -365,7 +375,7 @@ fn feed(shard: &Rc<Shard>, key: Key, data: &[u8]) {
                 break;
             }
         }
-        if out.after != After::Nothing {
+        if !matches!(out.after, After::Nothing | After::Pump) {
             break;
         }
     }
@@ -567,6 +577,13 @@ fn mark_closed(shard: &Rc<Shard>, key: Key) -> bool {
 
 /// Closes a WebSocket from our side: the client gets the close frame, the target hears of it.
 fn close(shard: &Rc<Shard>, key: Key, close: &Close) {
+    let mut out = Out::default();
+    close_after(shard, key, close, &mut out);
+    out.flush(shard, key);
+}
+
+/// Closes a WebSocket from our side once what was gathered for it has gone out.
+fn close_after(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     let link = match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) if !hold.close_sent => match &hold.target {
             ToTarget::OverHttp(link) => Some(Rc::clone(link)),
@@ -576,10 +593,9 @@ fn close(shard: &Rc<Shard>, key: Key, close: &Close) {
     };
     if let Some(link) = link.filter(|link| !link.session.borrow().is_detached()) {
         link.session.borrow_mut().close(close.clone());
-        return over_http::pump(shard, key);
+        return out.pump();
     }
     direct::detach(shard, key, close);
-    let mut out = Out::default();
     let received = matches!(shard.held.borrow().get(key), Some(Hold::Ws(hold)) if hold.close_received);
     if mark_closed(shard, key) {
         out.client_frame(Opcode::Close, true, &close.to_content());
@@ -587,7 +603,6 @@ fn close(shard: &Rc<Shard>, key: Key, close: &Close) {
     if received {
         out.after = After::Finish;
     }
-    out.flush(shard, key);
 }
 
 /// Closes a WebSocket because this process is to end.

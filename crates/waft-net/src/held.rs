@@ -634,7 +634,7 @@ mod tests {
 
     #[test]
     fn what_a_slow_client_does_not_take_waits_in_order_and_within_limits() {
-        let (_, mut held) = set(QueueLimits { items_max: 3, bytes_max: 1 << 30 });
+        let (_, mut held) = set(QueueLimits { items_max: 3, bytes_max: 1 << 30, total_bytes_max: usize::MAX });
         let (key, mut client) = held_pair(&mut held, 0);
         let part = Bytes::from(vec![b'a'; 1 << 20]);
         assert_eq!(held.write(key, &part), Wrote::Queued);

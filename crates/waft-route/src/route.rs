@@ -215,17 +215,43 @@ impl Default for Timeouts {
 }
 
 /// The WebSockets of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketOptions {
     /// Pause after which an idle client is sent a ping. `None`: no pings of our own.
     pub ping_interval: Option<Duration>,
     /// Answer the pings of clients here rather than passing them to the target.
     pub answer_pings: bool,
+    /// Take offers of permessage-deflate, and make one to direct targets.
+    pub compression: bool,
+    /// What a client that has missed items is told. Its target is told in any case.
+    pub gap: GapNotice,
+}
+
+/// What the client of a WebSocket is told when items of a channel are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GapNotice {
+    /// A text message, in which `{channel}` and `{last-id}` stand for what they say, escaped as in a JSON string.
+    pub message: Option<String>,
+    /// The code to close with, after the message.
+    pub close: Option<u16>,
+}
+
+impl GapNotice {
+    /// Whether clients are told at all.
+    #[must_use]
+    pub const fn is_given(&self) -> bool {
+        self.message.is_some() || self.close.is_some()
+    }
 }
 
 impl Default for WebSocketOptions {
     fn default() -> Self {
-        Self { ping_interval: Some(Duration::from_secs(30)), answer_pings: true }
+        Self {
+            ping_interval: Some(Duration::from_secs(30)),
+            answer_pings: true,
+            compression: false,
+            gap: GapNotice::default(),
+        }
     }
 }
 

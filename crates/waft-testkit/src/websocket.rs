@@ -78,6 +78,11 @@ impl WebSocket {
         self.connection.send(frame);
     }
 
+    /// Sends bytes as they are, which need not be frames.
+    pub fn send_bytes(&mut self, bytes: impl AsRef<[u8]>) {
+        self.connection.send(bytes);
+    }
+
     /// Sends a text message.
     pub fn send_text(&mut self, text: &str) {
         self.send(Opcode::Text, text.as_bytes());

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use waft_config::{Plan, Sources};
 
 use crate::serve::{self, Configuration};
-use crate::{publish, say};
+use crate::{probe, publish, say};
 
 /// The realtime gateway that lets any HTTP backend push data.
 #[derive(Debug, Parser)]
@@ -39,8 +39,15 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Judge a configuration and say what would be served.
-    Check(ConfigArgs),
+    /// Judge a configuration and say what would be served, or probe a backend.
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Ask the backend at this URL to open a WebSocket over HTTP, and say what is wrong with its answer. Ends with
+        /// 0 if it accepts, 1 if it answers wrongly or its route does not fit, and 3 if it does not answer.
+        #[arg(long, value_name = "URL")]
+        probe: Option<String>,
+    },
     /// Publish an item over HTTP.
     Publish(publish::Args),
     /// Print the native configuration that means the same as a pushpin.conf.
@@ -68,8 +75,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             let config = cli.config;
             serve::run(&Configuration { file, load: Box::new(move || config.load()) })
         }
-        Some(Command::Check(config)) => {
+        Some(Command::Check { config, probe }) => {
             let plan = config.load()?;
+            if let Some(url) = probe {
+                return probe::run(&url, &plan, config.is_given());
+            }
             // What the types of the plan cannot know is judged by making of it what would run.
             crate::settings::from_plan(&plan)?;
             say(&waft_config::report(&plan));
@@ -101,6 +111,11 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 impl ConfigArgs {
+    /// Whether routes were given to compare with, rather than the built-in demonstration.
+    fn is_given(&self) -> bool {
+        self.config.is_some() || !self.route.is_empty() || !self.set.is_empty()
+    }
+
     /// Reads the configuration.
     pub(crate) fn load(&self) -> Result<Plan> {
         let mut sets = self.set.clone();

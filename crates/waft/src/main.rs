@@ -3,6 +3,7 @@
 mod cli;
 mod logging;
 mod persona;
+mod probe;
 mod publish;
 mod reload;
 mod serve;

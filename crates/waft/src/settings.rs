@@ -44,10 +44,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         forward: forward(plan),
         limits: limits(plan),
         pace: pace(plan),
-        websocket: WebSocketSettings {
-            message_max: plan.websocket.message_max.as_usize() as u64,
-            compression: plan.websocket.compression,
-        },
+        websocket: WebSocketSettings { message_max: plan.websocket.message_max.as_usize() as u64 },
         outside: outside(plan).into(),
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,

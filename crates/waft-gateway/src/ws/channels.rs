@@ -7,9 +7,11 @@ use tracing::debug;
 use waft_grip::filter::Filters;
 use waft_hub::{Mode, Replay, Since};
 use waft_net::Key;
+use waft_websocket::close::Close;
+use waft_websocket::frame::Opcode;
 
 use super::handshake::class;
-use super::{Out, ToTarget, deliver};
+use super::{Out, ToTarget, close_after, deliver};
 use crate::hold::{Hold, Member};
 use crate::shard::Shard;
 use crate::subscribe::{self, Item, Sub};
@@ -56,7 +58,7 @@ pub(super) fn join(
         }
         Some(Replay::Gap { .. } | Replay::Unknown) => {
             if let Some(id) = seen {
-                tell_gap(shard, key, channel, id);
+                tell_gap(shard, key, channel, id, out);
             }
         }
         None => {}
@@ -83,7 +85,13 @@ fn add(
             let replay = if latest { Replay::Items(Vec::new()) } else { replay };
             (subscribed, Some(replay))
         }
-        None => (hub.subscribe(now, shard.number, name, Mode::Ws), None),
+        None => {
+            let subscribed = hub.subscribe(now, shard.number, name, Mode::Ws);
+            // Without a log, what came after the last item seen is lost. What a target takes for the latest is judged
+            // by the next item.
+            let lost = seen.filter(|id| prev_id.is_none() && subscribed.last_id.as_deref() != Some(id));
+            (subscribed, lost.map(|_id| Replay::Unknown))
+        }
     };
     // What is replayed moves the position on, item by item, so it has to start where the target said.
     let position = prev_id.map(Box::from);
@@ -141,15 +149,56 @@ pub(super) fn place_in(shard: &Shard, subs: &[Sub], name: &str) -> Option<usize>
     subs.iter().position(|sub| listeners.name_of(sub.subscription).is_some_and(|known| **known == *name))
 }
 
-/// Tells the target with its next request that items of a channel after `id` are missing.
-pub(super) fn tell_gap(shard: &Shard, key: Key, channel: &str, id: &str) {
+/// Tells that items of a channel after `id` are missing: the target with its next request, and the client where its
+/// route says how. True if that closes the client.
+pub(super) fn tell_gap(shard: &Rc<Shard>, key: Key, channel: &str, id: &str, out: &mut Out) -> bool {
     shard.metrics.gaps_told.add(1);
-    if let Some(Hold::Ws(hold)) = shard.held.borrow().get(key)
-        && let ToTarget::OverHttp(link) = &hold.target
-    {
-        return link.note_gap(channel, id);
+    let held = shard.held.borrow();
+    let Some(Hold::Ws(hold)) = held.get(key) else { return false };
+    let notice = &hold.route.options.websocket.gap;
+    match &hold.target {
+        ToTarget::OverHttp(link) => link.note_gap(channel, id),
+        _ if notice.is_given() => {}
+        ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => {
+            debug!(channel, id, "Items of a WebSocket are missing, and nobody is told: its route has no gap_message.");
+        }
     }
-    debug!(channel, id, "Items of a WebSocket are missing, and its target has no way to be told.");
+    if hold.close_sent {
+        return true;
+    }
+    if let Some(message) = &notice.message {
+        out.message(shard, hold.deflate.as_ref(), Opcode::Text, told(message, channel, id).as_bytes());
+    }
+    let Some(code) = notice.close else { return false };
+    drop(held);
+    close_after(shard, key, &Close::new(code, "items are missing"), out);
+    true
+}
+
+/// The message about a gap, its placeholders filled.
+fn told(message: &str, channel: &str, id: &str) -> String {
+    let escaped = |text: &str| {
+        let quoted = serde_json::Value::from(text).to_string();
+        quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
+    };
+    // One pass, so that a channel named like a placeholder stays what it is.
+    let mut filled = String::with_capacity(message.len() + channel.len() + id.len());
+    let mut rest = message;
+    while let Some(at) = rest.find('{') {
+        let (before, from) = rest.split_at(at);
+        filled.push_str(before);
+        rest = if let Some(after) = from.strip_prefix("{channel}") {
+            filled.push_str(&escaped(channel));
+            after
+        } else if let Some(after) = from.strip_prefix("{last-id}") {
+            filled.push_str(&escaped(id));
+            after
+        } else {
+            filled.push('{');
+            from.get(1..).unwrap_or_default()
+        };
+    }
+    filled + rest
 }
 
 /// What was published between a position and an item, if the log has it.
@@ -159,5 +208,21 @@ pub(super) fn between(shard: &Shard, position: &str, item: &Item) -> Option<Vec<
             Some(items)
         }
         Replay::Items(_) | Replay::Gap { .. } | Replay::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_about_a_gap_is_filled_and_stays_json() {
+        let check = |message: &str, expected: &str| assert_eq!(told(message, "a\"b", "{channel}\n"), expected);
+        check("gap", "gap");
+        check(
+            "{\"gap\": \"{channel}\", \"after\": \"{last-id}\"}",
+            "{\"gap\": \"a\\\"b\", \"after\": \"{channel}\\n\"}",
+        );
+        check("{{channel}} {other} {", "{a\\\"b} {other} {");
     }
 }

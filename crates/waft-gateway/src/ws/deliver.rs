@@ -1,5 +1,6 @@
 //! Published messages on their way to the WebSockets of one shard.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,8 +11,11 @@ use waft_grip::item::Action;
 use waft_net::{Key, Wrote};
 use waft_websocket::close::{self, Close};
 use waft_websocket::message::Message;
+use waft_websocket::negotiate::Params;
 
-use super::{Out, ToTarget, channels, close as close_socket, fail, on_full, over_http, put_off_keep_alive};
+use super::{
+    Out, ToTarget, channels, close as close_socket, close_after, fail, on_full, over_http, put_off_keep_alive,
+};
 use crate::ask::{self, Outcome, Question};
 use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
 use crate::hold::{self, Hold};
@@ -219,15 +223,23 @@ pub(crate) fn refresh_socket(shard: &Rc<Shard>, id: &str) {
 
 /// Lets a target that is reached by HTTP be asked now.
 fn refresh(shard: &Rc<Shard>, key: Key) {
-    let link = match shard.held.borrow().get(key) {
+    if ask_again(shard, key) {
+        over_http::pump(shard, key);
+    }
+}
+
+/// Notes that a target is to be asked; false if it is not reached by HTTP.
+fn ask_again(shard: &Shard, key: Key) -> bool {
+    match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) => match &hold.target {
-            ToTarget::OverHttp(link) => Rc::clone(link),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => return,
+            ToTarget::OverHttp(link) => {
+                link.session.borrow_mut().refresh();
+                true
+            }
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => false,
         },
-        _ => return,
-    };
-    link.session.borrow_mut().refresh();
-    over_http::pump(shard, key);
+        _ => false,
+    }
 }
 
 /// Delivers an item to a WebSocket that is looked at by itself.
@@ -285,7 +297,8 @@ pub(super) fn put(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) {
     if ask::wait(shard, key, item) {
         return;
     }
-    for missed in missed_before(shard, key, item) {
+    let Some(before) = missed_before(shard, key, item, out) else { return };
+    for missed in before {
         if !put_next(shard, key, &missed, out) {
             return;
         }
@@ -332,8 +345,12 @@ fn carry_out(shard: &Rc<Shard>, key: Key, treatment: Treatment, out: &mut Out) {
     match treatment {
         Treatment::Done => {}
         Treatment::Ask(question) => ask::put(shard, key, question),
-        Treatment::Close(close) => close_socket(shard, key, &close),
-        Treatment::Refresh => refresh(shard, key),
+        Treatment::Close(close) => close_after(shard, key, &close, out),
+        Treatment::Refresh => {
+            if ask_again(shard, key) {
+                out.pump();
+            }
+        }
         Treatment::Fail(error) => {
             let debug = match shard.held.borrow().get(key) {
                 Some(Hold::Ws(hold)) => hold.route.options.debug,
@@ -356,14 +373,17 @@ enum Treatment {
     Fail(String),
 }
 
-/// What has to come before an item that does not follow the position of its subscription.
-fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item) -> Vec<Item> {
+/// What has to come before an item that does not follow the position of its subscription; nothing where a gap closes
+/// the connection.
+fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Option<Vec<Item>> {
     let held = shard.held.borrow();
-    let Some(Hold::Ws(hold)) = held.get(key) else { return Vec::new() };
+    let Some(Hold::Ws(hold)) = held.get(key) else { return Some(Vec::new()) };
     let place = channels::place_in(shard, &hold.subs, &item.channel);
-    let Some(position) = place.and_then(|place| hold.subs.get(place)?.prev_id.clone()) else { return Vec::new() };
+    let Some(position) = place.and_then(|place| hold.subs.get(place)?.prev_id.clone()) else {
+        return Some(Vec::new());
+    };
     if item.prev_id.as_deref() == Some(&*position) {
-        return Vec::new();
+        return Some(Vec::new());
     }
     let prefix = &hold.route.options.prefix;
     let channel = item.channel.strip_prefix(prefix.as_str()).unwrap_or(&item.channel).to_owned();
@@ -372,12 +392,11 @@ fn missed_before(shard: &Rc<Shard>, key: Key, item: &Item) -> Vec<Item> {
     match found {
         Some(mut items) => {
             items.retain(|found| found.position.number < item.position.number);
-            items
+            Some(items)
         }
         None => {
             shard.gateway.hub.forget_last_id(&item.channel);
-            channels::tell_gap(shard, key, &channel, &position);
-            Vec::new()
+            (!channels::tell_gap(shard, key, &channel, &position, out)).then(Vec::new)
         }
     }
 }
@@ -407,10 +426,7 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
     }
     let deflate = hold.deflate;
     let outcome = if filters == Filters::default() {
-        if let Some(message) = item.payload.ws_message() {
-            let compressors = &mut shard.ws.compressors.borrow_mut();
-            out.client.extend_from_slice(message.frame_for(deflate.as_ref(), compressors));
-        }
+        put_shared(shard, deflate.as_ref(), item, out);
         Ok(true)
     } else {
         let prefix = &hold.route.options.prefix;
@@ -430,8 +446,17 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
             move_on(hold, place, item);
             return Treatment::Ask(Box::new(question));
         }
-        filtered.map(|content| {
-            content.inspect(|content| out.message(shard, deflate.as_ref(), opcode(format.kind), content)).is_some()
+        filtered.map(|content| match content {
+            None => false,
+            // Nothing was changed: the frame that all others get.
+            Some(Cow::Borrowed(_)) => {
+                put_shared(shard, deflate.as_ref(), item, out);
+                true
+            }
+            Some(Cow::Owned(changed)) => {
+                out.message(shard, deflate.as_ref(), opcode(format.kind), &changed);
+                true
+            }
         })
     };
     move_on(hold, place, item);
@@ -446,6 +471,13 @@ fn treat_next(shard: &Rc<Shard>, key: Key, item: &Item, out: &mut Out) -> Treatm
             Treatment::Done
         }
         Err(error) => Treatment::Fail(error),
+    }
+}
+
+/// Puts the frame up that an item has for all who agreed on the same.
+fn put_shared(shard: &Shard, deflate: Option<&Params>, item: &Item, out: &mut Out) {
+    if let Some(message) = item.payload.ws_message() {
+        out.client.extend_from_slice(message.frame_for(deflate, &mut shard.ws.compressors.borrow_mut()));
     }
 }
 

@@ -125,7 +125,7 @@ fn request(shard: &Shard, exchange: &Exchange, target: &Target, key: &[u8]) -> V
     if outgoing.is_grip() || (exchange.trusted && offers_grip(&exchange.head)) {
         extensions.push("grip".to_owned());
     }
-    if exchange.settings.websocket.compression {
+    if exchange.route.options.websocket.compression {
         extensions.push(Offer::default().to_element());
     }
     if !extensions.is_empty() {
@@ -185,7 +185,7 @@ fn upgraded(
     };
     let compressed = answer.extensions.iter().find(|extension| extension.name == negotiate::NAME);
     let deflate = match compressed.map(|extension| Offer::default().check(extension)).transpose() {
-        Ok(deflate) if deflate.is_none() || exchange.settings.websocket.compression => deflate,
+        Ok(deflate) if deflate.is_none() || exchange.route.options.websocket.compression => deflate,
         Ok(_) => return Opened::Failed(Failure::target(502, "The target chose a compression that was not offered.")),
         Err(error) => return Opened::Failed(Failure::target(502, format!("The handshake failed: {error}"))),
     };

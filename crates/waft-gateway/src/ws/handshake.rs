@@ -318,7 +318,7 @@ fn switching(exchange: &Exchange, acceptance: &Acceptance) -> (Vec<u8>, Option<P
     let request = Request::read(head.method(), head.fields()).ok();
     let mut extensions = Vec::new();
     let mut deflate = None;
-    if let Some(request) = request.as_ref().filter(|_| exchange.settings.websocket.compression)
+    if let Some(request) = request.as_ref().filter(|_| exchange.route.options.websocket.compression)
         && let Some((params, element)) = Policy::default().accept(&request.extensions)
     {
         deflate = Some(params);

@@ -74,8 +74,10 @@ pub(super) fn is_dropped(name: &str) -> bool {
 impl Link {
     /// The way to target number `target` of the route, for the client of `exchange`.
     pub(super) fn new(shard: &Shard, exchange: &Exchange, number: usize, target: &Target) -> Self {
-        let options = Options { one_event: target.one_event, ..Options::default() };
-        let body_max = options.body_max;
+        // An echo of the largest message, and of what was bundled with it, has to fit an answer.
+        let message_max = usize::try_from(exchange.settings.websocket.message_max).unwrap_or(usize::MAX);
+        let body_max = Options::default().body_max.saturating_add(message_max);
+        let options = Options { one_event: target.one_event, body_max, ..Options::default() };
         let outgoing = Outgoing {
             head: &exchange.head,
             route: &exchange.route,
