@@ -66,7 +66,11 @@ fn a_service_says_what_may_pass_and_changes_nothing() {
     let mut client = server.get("/stream");
     client.expect_head(200);
     target.next_request();
-    server.publish(json!([item(json!({ "do": "drop" }), "no"), item(json!({}), "yes"), item(json!({ "do": "keep" }), ".")]));
+    server.publish(json!([
+        item(json!({ "do": "drop" }), "no"),
+        item(json!({}), "yes"),
+        item(json!({ "do": "keep" }), ".")
+    ]));
     client.expect_stream("yes.");
     for _ in 0..3 {
         assert_eq!(target.next_request().body_text(), "");
@@ -114,11 +118,7 @@ fn what_is_published_meanwhile_waits_for_its_turn() {
     asked.expect_head(200);
     let mut plain = server.get("/other");
     plain.expect_head(200);
-    server.publish(json!([
-        item(json!({}), "slow"),
-        item(json!({}), "a,"),
-        item(json!({}), "b,"),
-    ]));
+    server.publish(json!([item(json!({}), "slow"), item(json!({}), "a,"), item(json!({}), "b,"),]));
     server.publish(json!([{ "channel": "d", "http-stream": { "content": "d," } }]));
     // Others are not kept waiting.
     plain.expect_stream("slowa,b,");
@@ -186,7 +186,9 @@ fn failures_are_told_in_debug_mode_alone() {
         let target = Target::start(move |request| match request.path() {
             "/status" => Reply::status("404 Not Found"),
             "/long" => Reply::text("x".repeat(100_001)),
-            path if path.starts_with("/poll") => Reply::hold("response", "c; filter=http-modify").header("Grip-Set-Meta", &url),
+            path if path.starts_with("/poll") => {
+                Reply::hold("response", "c; filter=http-modify").header("Grip-Set-Meta", &url)
+            }
             _ => Reply::hold("stream", "c; filter=http-modify").header("Grip-Set-Meta", &url),
         });
         let debug = Server::start(Setup::new().route(format!("*,debug {}", target.address())));
@@ -328,10 +330,12 @@ fn websockets_are_filtered_and_keep_their_order() {
                 .lines()
                 .filter_map(|line| match line {
                     "OPEN" => Some(
-                        ["{\"type\":\"subscribe\",\"channel\":\"c\",\"filters\":[\"http-modify\"]}",
-                         "{\"type\":\"set-meta\",\"name\":\"url\",\"value\":\"/filter\"}"]
-                            .map(|control| format!("TEXT {:x}\r\nc:{control}\r\n", control.len() + 2))
-                            .concat(),
+                        [
+                            "{\"type\":\"subscribe\",\"channel\":\"c\",\"filters\":[\"http-modify\"]}",
+                            "{\"type\":\"set-meta\",\"name\":\"url\",\"value\":\"/filter\"}",
+                        ]
+                        .map(|control| format!("TEXT {:x}\r\nc:{control}\r\n", control.len() + 2))
+                        .concat(),
                     ),
                     _ => None,
                 })
@@ -346,7 +350,8 @@ fn websockets_are_filtered_and_keep_their_order() {
     let server = Server::start(Setup::new().route(format!("* {},over_http", target.address())));
     let mut socket = WebSocket::open(server.connect(), "/ws", "");
     socket.expect_text("ready");
-    let message = |meta: Value, content: &str| json!({ "channel": "c", "meta": meta, "ws-message": { "content": content } });
+    let message =
+        |meta: Value, content: &str| json!({ "channel": "c", "meta": meta, "ws-message": { "content": content } });
     server.publish(json!([
         message(json!({}), "slow"),
         message(json!({ "do": "drop" }), "dropped"),

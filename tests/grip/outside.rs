@@ -182,9 +182,8 @@ fn redirects_of_a_link_are_not_followed() {
     waft_only!("Pushpin tries for half a minute before it gives up");
     let inner = Target::start(|_| Reply::text("inner"));
     let address = inner.address();
-    let other = Target::start(move |_| {
-        Reply::status("302 Found").header("Location", &format!("http://{address}/secret"))
-    });
+    let other =
+        Target::start(move |_| Reply::status("302 Found").header("Location", &format!("http://{address}/secret")));
     let target = stream_to(format!("<http://{}/next>; rel=next", other.address()));
     let setup = native(&target, "exceptions = [\"127.0.0.1\"]\n[grip]\nnext_link_retries_max = 0");
     let server = Server::start(setup);

@@ -8,7 +8,9 @@ use waft_route::{Condition, Problem, Route, RouteOptions, Severity, Table, Targe
 use crate::mistake::Mistake;
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
-use crate::settings::{Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq};
+use crate::settings::{
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+};
 
 /// Defines the plan and the file it is read from, which have the same sections.
 macro_rules! plan {

@@ -223,10 +223,8 @@ async fn ask(shard: &Rc<Shard>, key: Key, question: &Question, body: Bytes) -> R
     shard.metrics.filter_requests.add(1);
     let last: Vec<(String, String)> =
         question.positions.iter().filter_map(|(name, id)| Some((name.clone(), id.clone()?))).collect();
-    let fields =
-        [("Sub-Meta", as_json(&question.meta.0)), ("Pub-Meta", as_json(&question.item.payload.meta))];
-    let errand =
-        Errand { method: "POST", place: &place, last: &last, fields: &fields, body, limit: filters.timeout };
+    let fields = [("Sub-Meta", as_json(&question.meta.0)), ("Pub-Meta", as_json(&question.item.payload.meta))];
+    let errand = Errand { method: "POST", place: &place, last: &last, fields: &fields, body, limit: filters.timeout };
     let answer = async {
         let Reply { status, fields, mut body, .. } =
             errand::run(shard, &question.route, &errand).await.map_err(|error| AskError::Failed(reason(&error)))?;
