@@ -13,8 +13,8 @@ BOMB = gzip.compress(bytes(20_000_000))
 
 
 class Backend:
-    def __init__(self, wrap=None):
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    def __init__(self, wrap=None, address=("127.0.0.1", 0)):
+        self.listener = socket.create_server(address, backlog=512)
         self.port = self.listener.getsockname()[1]
         self.wrap = wrap
         self.requests, self.connections, self.lost = [], 0, []

@@ -7,6 +7,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 
 from backend import Backend
 from harness import case, condition, encode, wait_for
@@ -159,6 +161,113 @@ def the_hardened_profile_calls_what_it_should_and_nothing_else(lab):
     for uri in ("http://127.0.0.2/", "http://localhost/", "http://10.0.0.1/", "http://[::1]/", "http://169.254.169.254/latest", "http://1.1.1.1:22/", "http://user:x@127.0.0.1/", "http://metadata.google.internal/"):
         condition(lab.request(id="1", method="GET", uri=uri, ignore_policies=True), "policy-violation")
     assert "egress-address-refused" in lab.daemon.log() and "egress-port-refused" in lab.daemon.log()
+
+
+@case("deny=127.0.0.2\nresolver=dns\nname_servers=DNS", waft=True)
+def a_name_that_changes_its_mind_leads_nowhere_else(lab):
+    inner = Backend(address=("127.0.0.2", lab.backend.port))
+    for scheme, ask in (("http", lab.url), ("ws", lab.ws_url)):
+        name = f"{scheme}-rebind.test"
+        # Public when it is judged, private for whoever asks again.
+        lab.names_of.answers[name] = [["127.0.0.1"], ["127.0.0.2"]]
+        client = lab.client()
+        path = "/ws" if scheme == "ws" else "/hang"
+        client.start(id="a", method="GET", uri=ask(path, name), credits=1000, stream=True)
+        first = client.receive()
+        if scheme == "ws":
+            assert first["code"] == 101, first
+        else:
+            assert first["type"] == b"keep-alive", first
+            wait_for(lambda: any(request.get("path") == "/hang" for request in lab.backend.requests), "the call")
+        client.more("a", 1, type="cancel")
+        # Once the answer has lived long enough the name is asked again, and is refused.
+        def is_refused():
+            other = lab.client()
+            # Without a connection that is kept.
+            other.start(id="b", method="GET", uri=ask("/ws" if scheme == "ws" else "/until-close", name))
+            packet = other.receive()
+            while packet.get("type") == b"keep-alive":
+                packet = other.receive()
+            return packet.get("condition") == b"policy-violation"
+        wait_for(is_refused, "the refusal")
+        assert lab.names_of.asked.count(name) == 2, lab.names_of.asked
+    assert inner.connections == 0
+    log = lab.daemon.log()
+    line = next(line for line in log.split("\n") if "egress-address-refused" in line)
+    assert "who=client" in line and "rebind.test" in line and "address=127.0.0.2" in line, line
+
+
+@case("deny=127.0.0.2\nresolver=dns\nname_servers=DNS", waft=True)
+def denied_addresses_of_a_name_are_left_out(lab):
+    inner = Backend(address=("127.0.0.2", 0))
+    lab.names_of.answers["both.test"] = [["127.0.0.2", "127.0.0.1"]]
+    assert lab.request(id="1", method="GET", uri=lab.url("/size/1", "both.test"))["code"] == 200
+    lab.names_of.answers["inner.test"] = [["127.0.0.2"]]
+    condition(lab.request(id="1", method="GET", uri=f"http://inner.test:{inner.port}/"), "policy-violation")
+    condition(lab.request(id="1", method="GET", uri=f"http://nowhere.test:{inner.port}/"), "remote-connection-failed")
+    assert inner.connections == 0
+
+
+@case("deny=127.0.0.2\nresolver=dns\nname_servers=DNS", waft=True)
+def a_redirect_to_a_private_address_is_not_followed(lab):
+    inner = Backend(address=("127.0.0.2", 0))
+    lab.names_of.answers["aside.test"] = [["127.0.0.2"]]
+    for host in ("127.0.0.2", "aside.test", "[::ffff:127.0.0.2]", "0x7f000002"):
+        uri = lab.url(f"/redirect-to?302&http://{host}:{inner.port}/secret")
+        condition(lab.request(id="1", method="GET", uri=uri, follow_redirects=True), "policy-violation")
+        client = lab.client()
+        client.start(id=client.address, uri=lab.ws_url(f"/ws-redirect?{host}:{inner.port}/ws"), credits=100, follow_redirects=True)
+        condition(client.receive(), "policy-violation")
+        client.start(id="direct", uri=f"ws://{host}:{inner.port}/ws", credits=100)
+        condition(client.receive(), "policy-violation")
+    assert inner.connections == 0
+
+
+@case("metrics_listen=METRICS\ndeny=127.0.0.2", waft=True)
+def the_daemon_can_be_watched(lab):
+    def metrics():
+        with urllib.request.urlopen(f"http://127.0.0.1:{lab.metrics_port}/metrics", timeout=10) as page:
+            assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4"), page.headers
+            rows = (line.rsplit(" ", 1) for line in page.read().decode().split("\n") if line and line[0] != "#")
+            return {name: int(value) for name, value in rows}
+
+    before = metrics()
+    for _ in range(3):
+        assert lab.request(id="1", method="GET", uri=lab.url("/size/1"))["code"] == 200
+    condition(lab.request(id="1", method="GET", uri="http://127.0.0.2/"), "policy-violation")
+    lab.request(raw=b"Tnonsense")
+    after = metrics()
+    grown = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    expected = {
+        "waft_egress_begun_total": 4,
+        "waft_egress_failed_total": 1,
+        "waft_egress_malformed_total": 1,
+        "waft_outbound_calls_total": 3,
+        "waft_outbound_connections_total": 1,
+        "waft_outbound_reuses_total": 2,
+        "waft_outbound_idle": 1,
+        'waft_outbound_denials_total{rule="egress-address-refused"}': 1,
+    }
+    assert grown == expected, grown
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{lab.metrics_port}/secret", timeout=10)
+        raise AssertionError("there is nothing else")
+    except urllib.error.HTTPError as error:
+        assert error.code == 404
+
+
+@case(waft=True)
+def fire_and_forget_goes_on_without_a_word_of_its_client(lab):
+    # The daemon is told by its clock, which a case cannot move: what shows is that no deadline of 60 s is set.
+    client = lab.client()
+    for packet in ({"method": "GET"}, {"method": "GET", "from": client.address, "id": "watched"}):
+        client.push.send(b"T" + encode({**packet, "uri": lab.url("/head-then-wait")}))
+    wait_for(lambda: sum(request.get("path") == "/head-then-wait" for request in lab.backend.requests) >= 2, "the calls")
+    lab.backend.release.set()
+    packets = [client.receive()]
+    while "code" not in packets[-1]:
+        packets.append(client.receive())
+    assert packets[-1]["body"] == b"done", packets
 
 
 @case("profile=hardened\npolicy_mode=report-only", waft=True)

@@ -1,9 +1,10 @@
 """Request/reply and streams over HTTP."""
 
 import json
+import os
 import socket
 
-from harness import case, condition, encode, wait_for
+from harness import Daemon, case, condition, encode, wait_for
 
 
 def header(packet, name):
@@ -359,3 +360,38 @@ def requests_beyond_the_bound_wait_for_their_turn(lab):
     condition(client.receive(), "session-timeout")
     assert client.receive()["id"] == b"b"
     assert client.receive()["code"] == 200
+
+
+PACKAGE = "/etc/zurl.conf"
+# What the package of Debian sets, where it is not there.
+OPTIONS = """[General]
+instance_id=
+in_spec=ipc:///var/run/zurl/zurl-in
+in_stream_spec=ipc:///var/run/zurl/zurl-in-stream
+out_spec=ipc:///var/run/zurl/zurl-out
+in_req_spec=ipc:///var/run/zurl/zurl-req
+ipc_file_mode=660
+defpolicy=allow
+allow=
+deny=127.*,10.*,192.168.*,*.local
+max_open_requests=2000
+buffer_size=200000
+timeout=600
+in_hwm=1000
+out_hwm=1000
+"""
+
+
+@case()
+def the_file_of_the_package_starts_the_daemon(lab):
+    text = open(PACKAGE, encoding="utf-8").read() if os.path.exists(PACKAGE) else OPTIONS
+    daemon = Daemon(lab.binary, text, as_is=True)
+    outer, lab.daemon = lab.daemon, daemon
+    try:
+        condition(lab.request(id="1", method="GET", uri=lab.url("/size/1")), "policy-violation")
+        assert lab.request(id="1", method="GET", uri=lab.url("/size/1"), ignore_policies=True)["code"] == 200
+        assert os.stat(f"{daemon.path}/zurl-req").st_mode & 0o777 == 0o660
+        assert "[ERR]" not in daemon.log() and "has no effect" not in daemon.log(), daemon.log()
+    finally:
+        lab.daemon = outer
+        daemon.stop()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import tempfile
 import time
@@ -9,6 +10,7 @@ import time
 import zmq
 
 from backend import Backend
+from nameserver import NameServer
 
 WAIT = 10.0
 CASES = []
@@ -85,7 +87,7 @@ def decode_first(data):
 
 
 class Daemon:
-    def __init__(self, binary, conf, loglevel=3):
+    def __init__(self, binary, conf, loglevel=3, as_is=False):
         self.folder = tempfile.TemporaryDirectory(prefix="zurl-suite")
         self.path = self.folder.name
         lines = ["[General]", "instance_id=zurltest"]
@@ -93,15 +95,17 @@ class Daemon:
             if f"no {name}" not in conf:
                 lines.append(f"{name}=ipc://{self.path}/{socket}")
         lines += [line for line in conf.split("\n") if line and not line.startswith("no ")]
+        text = conf.replace("/var/run/zurl", self.path) if as_is else "\n".join(lines) + "\n"
         with open(f"{self.path}/conf", "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+            file.write(text)
+        self.requests = f"ipc://{self.path}/{'zurl-' if as_is else ''}req"
         environment = dict(os.environ)
         if is_ours(binary):
             environment |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"}
         self.process = subprocess.Popen(
             [binary, f"--config={self.path}/conf", f"--logfile={self.path}/log", f"--loglevel={loglevel}"], env=environment
         )
-        wait_for(lambda: os.path.exists(f"{self.path}/req") or os.path.exists(f"{self.path}/out"))
+        wait_for(lambda: any(os.path.exists(f"{self.path}/{name}") for name in ("req", "out", "zurl-req")))
 
     def log(self):
         with open(f"{self.path}/log", encoding="utf-8", errors="replace") as file:
@@ -187,7 +191,9 @@ class Lab:
         self.binary, self.ours = binary, is_ours(binary)
         self.context = zmq.Context()
         self.daemons, self.clients, self.names = {}, [], 0
-        self.backend = Backend()
+        self.backend, self.names_of = Backend(), NameServer()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.metrics_port = free.getsockname()[1]
 
     def __enter__(self):
         return self
@@ -199,7 +205,8 @@ class Lab:
 
     def run(self, case):
         if case.conf not in self.daemons or not self.daemons[case.conf].alive():
-            self.daemons[case.conf] = Daemon(self.binary, case.conf)
+            conf = case.conf.replace("DNS", f"127.0.0.1:{self.names_of.port}").replace("METRICS", f"127.0.0.1:{self.metrics_port}")
+            self.daemons[case.conf] = Daemon(self.binary, conf)
         self.daemon = self.daemons[case.conf]
         try:
             case.function(self)
@@ -228,7 +235,7 @@ class Lab:
             raw = b"J" + json.dumps(packet).encode() if json_encoding else b"T" + encode(packet)
         socket = self.context.socket(zmq.DEALER)
         socket.linger = 0
-        socket.connect(f"ipc://{self.daemon.path}/req")
+        socket.connect(self.daemon.requests)
         try:
             socket.send_multipart((frames or [b""]) + [raw])
             assert socket.poll(int(wait * 1000)), "no reply came"

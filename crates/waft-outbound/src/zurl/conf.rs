@@ -1,6 +1,7 @@
 //! Reads zurl.conf.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +48,10 @@ pub struct Config {
     pub out_hwm: i32,
     /// How names are looked up.
     pub lookup: Lookup,
+    /// Where metrics are served for Prometheus, if they are.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Options of the file that mean nothing here.
+    pub unknown: Vec<String>,
 }
 
 /// Why a configuration is refused.
@@ -80,7 +85,8 @@ pub enum ConfigError {
 impl Config {
     /// Reads the text of a zurl.conf. Options that Zurl does not know but this door does: `profile`
     /// (`zurl` or `hardened`), `exceptions`, `policy_mode` (`enforce` or `report-only`),
-    /// `allow_ignore_policies`, `allow_ignore_tls_errors`, `collected_size_max`, `resolver` (`system` or `dns`).
+    /// `allow_ignore_policies`, `allow_ignore_tls_errors`, `collected_size_max`, `resolver` (`system` or
+    /// `dns`), `name_servers` (addresses with ports, for `dns`), `self_addresses`, `metrics_listen`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let values = Values(read_general(text)?);
         let hardened = values.choice("profile", "zurl", "hardened")?;
@@ -115,10 +121,44 @@ impl Config {
             connection_max_time: Duration::from_secs(values.positive("connection_max_time", 7_200)?),
             in_hwm: values.hwm("in_hwm")?,
             out_hwm: values.hwm("out_hwm")?,
-            lookup: if values.choice("resolver", "system", "dns")? { Lookup::Dns } else { Lookup::System },
+            lookup: values.lookup()?,
+            metrics_listen: values.address("metrics_listen")?,
+            unknown: values.unknown(),
         })
     }
 }
+
+const ADDRESS_HINT: &str = "it is an address with a port, such as 127.0.0.1:9100";
+
+/// Every option that means something.
+const KNOWN: [&str; 26] = [
+    "allow",
+    "allow_ignore_policies",
+    "allow_ignore_tls_errors",
+    "allow_ipv6",
+    "buffer_size",
+    "collected_size_max",
+    "connection_max_time",
+    "defpolicy",
+    "deny",
+    "exceptions",
+    "in_hwm",
+    "in_req_spec",
+    "in_spec",
+    "in_stream_spec",
+    "instance_id",
+    "ipc_file_mode",
+    "max_open_requests",
+    "metrics_listen",
+    "name_servers",
+    "out_hwm",
+    "out_spec",
+    "policy_mode",
+    "profile",
+    "resolver",
+    "self_addresses",
+    "timeout",
+];
 
 struct Values(HashMap<String, String>);
 
@@ -165,6 +205,31 @@ impl Values {
         }
     }
 
+    fn address(&self, name: &'static str) -> Result<Option<SocketAddr>, ConfigError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_cause| bad(name, text, ADDRESS_HINT))
+    }
+
+    fn addresses(&self, name: &'static str) -> Result<Vec<SocketAddr>, ConfigError> {
+        let parse = |text: &String| text.parse().map_err(|_cause| bad(name, text, ADDRESS_HINT));
+        self.list(name).iter().map(parse).collect()
+    }
+
+    fn lookup(&self) -> Result<Lookup, ConfigError> {
+        let servers = self.addresses("name_servers")?;
+        Ok(match self.choice("resolver", "system", "dns")? {
+            false => Lookup::System,
+            true if servers.is_empty() => Lookup::Dns,
+            true => Lookup::Servers(servers.into()),
+        })
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        let mut unknown: Vec<String> = self.0.keys().filter(|name| !KNOWN.contains(&name.as_str())).cloned().collect();
+        unknown.sort();
+        unknown
+    }
+
     /// False for the first word, which is the default, true for the second.
     fn choice(&self, name: &'static str, first: &str, second: &'static str) -> Result<bool, ConfigError> {
         match self.text(name) {
@@ -190,6 +255,7 @@ impl Values {
         } else {
             Policy::zurl(!default_deny, &allow, &deny, false)
         };
+        policy.self_addresses = self.addresses("self_addresses")?;
         policy.allow_ipv6 = self.flag("allow_ipv6", hardened)?;
         if self.choice("policy_mode", "enforce", "report-only")? {
             policy.mode = Mode::ReportOnly;
@@ -271,6 +337,18 @@ mod tests {
     }
 
     #[test]
+    fn options_of_its_own_are_read_and_unknown_ones_are_told() {
+        let text = "in_req_spec=a\nresolver=dns\nname_servers=127.0.0.1:53,[::1]:5353\nself_addresses=192.0.2.1:80\n\
+                    metrics_listen=127.0.0.1:9100\nin_spek=b\nzzz=\n";
+        let config = Config::parse(text).unwrap();
+        assert!(matches!(&config.lookup, Lookup::Servers(servers) if servers.len() == 2));
+        assert_eq!(config.metrics_listen, "127.0.0.1:9100".parse().ok());
+        assert_eq!(config.policy.self_addresses, ["192.0.2.1:80".parse().unwrap()]);
+        assert_eq!(config.unknown, ["in_spek", "zzz"]);
+        assert!(Config::parse(DEBIAN).unwrap().unknown.is_empty());
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_with_a_hint() {
         let check = |text: &str, expected: &str| {
             assert_eq!(Config::parse(text).unwrap_err().to_string(), expected, "{text}");
@@ -286,6 +364,10 @@ mod tests {
         );
         check("in_req_spec=a\nbuffer_size=0\n", "`0` is not a value of buffer_size; it is a whole number above 0");
         check("in_req_spec=a\ntimeout=x\n", "`x` is not a value of timeout; it is a whole number above 0");
+        check(
+            "in_req_spec=a\nmetrics_listen=9100\n",
+            "`9100` is not a value of metrics_listen; it is an address with a port, such as 127.0.0.1:9100",
+        );
         check("in_req_spec=a\nallow_ipv6=yes\n", "`yes` is not a value of allow_ipv6; it is true or false");
         let hint = "it is HOST, HOST:PORT, CIDR or CIDR:PORT";
         check(

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,20 +11,18 @@ use tokio::sync::Notify;
 use waft_zhttp::{Condition, Due, Encoding, IDS_MAX, Id, Ids, Kind, Packet};
 use waft_zmq::{LocalSender, Message};
 
+use super::call::Rules;
 use super::conf::Config;
 use super::exchange::Exchange;
 use super::publish::Publisher;
 use crate::Client;
-use crate::policy::Policy;
 
 /// The state of the door, on one thread.
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) config: Config,
     pub(crate) client: Client,
-    pub(crate) policy: Arc<Policy>,
-    /// For packets that may skip the policy.
-    pub(crate) open_policy: Arc<Policy>,
+    pub(crate) rules: Rules,
     pub(crate) counters: Counters,
     /// Told when an exchange ends.
     pub(crate) ended: Notify,
@@ -70,9 +67,7 @@ impl Door {
     ) -> Self {
         Self {
             client,
-            policy: Arc::new(config.policy.clone()),
-            // An address family that is off stays off.
-            open_policy: Arc::new(Policy { allow_ipv6: config.policy.allow_ipv6, ..Policy::open() }),
+            rules: Rules::new(&config),
             config,
             counters: Counters::default(),
             ended: Notify::new(),

@@ -8,9 +8,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use waft_zhttp::{Condition, Packet};
 
+use super::call::condition;
 use super::door::Door;
 use super::exchange::Exchange;
-use super::receive::condition;
 use crate::{BodySource, Call, CallError, Redirects, Replay, RequestBody, Response};
 
 /// Bytes of an upload that can be sent again when a pooled connection turns out to be closed.

@@ -3,12 +3,14 @@
 //!
 //! [`run`] serves a [`Config`] until a signal; [`main`] is the whole program with its command line.
 
+mod call;
 mod cli;
 mod conf;
 mod door;
 mod exchange;
 mod http;
 mod log;
+mod metrics;
 mod publish;
 mod receive;
 mod websocket;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use waft_zmq::{Kind, LocalContext, LocalOpened, LocalReceiver, LocalSender, Message, SocketOptions};
 
+pub use self::call::Rules;
 pub use self::cli::main;
 pub use self::conf::{Config, ConfigError};
 use self::door::Door;
@@ -33,6 +36,14 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
+    /// The address for metrics cannot be had.
+    #[error("cannot listen on {address} for metrics: {error}; change metrics_listen")]
+    Metrics {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The runtime or a signal handler cannot be had.
     #[error("cannot start the runtime")]
     Runtime(#[from] std::io::Error),
@@ -112,6 +123,12 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
         frame_size_max: config.buffer_size,
         ..Limits::default()
     };
+    let listener = match config.metrics_listen {
+        Some(address) => {
+            Some(tokio::net::TcpListener::bind(address).await.map_err(|error| RunError::Metrics { address, error })?)
+        }
+        None => None,
+    };
     let split = |opened: Option<LocalOpened>| {
         opened.map_or((None, None), |opened| (Some(opened.sender), Some(opened.receiver)))
     };
@@ -129,6 +146,12 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
             flusher.flush();
         }
     });
+    if let Some(listener) = listener {
+        tokio::task::spawn_local(metrics::serve(Rc::clone(&door), listener));
+    }
+    for name in &door.config.unknown {
+        tracing::warn!("the option {name} is not known and has no effect");
+    }
     tracing::info!("started");
     let mut swept = Instant::now();
     loop {

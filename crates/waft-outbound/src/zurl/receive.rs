@@ -9,32 +9,10 @@ use waft_websocket::frame::CONTROL_MAX;
 use waft_zhttp::{Condition, Encoding, Id, Ids, Kind, Packet, PacketError, Violation};
 use waft_zmq::Message;
 
+use super::call::{call_of, condition};
 use super::door::{Door, count};
 use super::exchange::Exchange;
 use super::{http, websocket};
-use crate::target::{Host, Target, TargetError};
-use crate::{Call, CallError, ClientIdentity, Redirects};
-
-/// Hops of a call that follows redirects, as in Zurl.
-const REDIRECTS_MAX: u8 = 8;
-
-/// Header lines that are dropped from requests: they concern the connection, or Zurl drops them.
-const DROPPED_HEADERS: [&str; 5] =
-    ["accept-encoding", "content-encoding", "proxy-authenticate", "proxy-authorization", "proxy-connection"];
-
-/// Header lines that a hardened door never sends: they speak to inner services.
-const INNER_HEADERS: [&str; 10] = [
-    "forwarded",
-    "metadata-flavor",
-    "x-aws-ec2-metadata-token",
-    "x-aws-ec2-metadata-token-ttl-seconds",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-google-metadata-request",
-    "x-real-ip",
-];
 
 /// A message of the PULL socket.
 pub(crate) fn first(door: &Rc<Door>, message: &Message) {
@@ -211,7 +189,7 @@ fn begin(door: &Rc<Door>, packet: Packet, encoding: Encoding, envelope: Option<V
         }
         return;
     }
-    let call = call_of(door, &packet);
+    let call = call_of(&door.rules, &packet);
     let websocket = call.as_ref().is_ok_and(|call| call.target.scheme.is_websocket());
     let accepted = waft_zhttp::Exchange::accept(now, door.config.buffer_size, &packet, seq, websocket && !is_reply);
     let (state, violation) = match accepted {
@@ -276,68 +254,5 @@ fn log_begin(exchange: &Exchange, packet: &Packet) {
         tracing::debug!("IN id={id}, {method} {uri}");
     } else {
         tracing::info!("IN id={id}, {method} {uri}");
-    }
-}
-
-/// The call that a first packet asks for.
-fn call_of(door: &Door, packet: &Packet) -> Result<Call, Condition> {
-    let uri = packet.uri.as_ref().ok_or(Condition::BadRequest)?;
-    let target = Target::parse(uri).map_err(|error| match error {
-        // As in Zurl, where these fail when the request is about to be made.
-        TargetError::Byte { byte: b' ' | b'{' | b'}' } => Condition::Undefined,
-        _ => Condition::BadRequest,
-    })?;
-    let websocket = target.scheme.is_websocket();
-    let method = match &packet.method {
-        Some(method) => String::from_utf8_lossy(method).into_owned(),
-        None if websocket => "GET".to_owned(),
-        None => return Err(Condition::BadRequest),
-    };
-    if method == "HEAD" && (packet.more || !packet.body.is_empty()) {
-        return Err(Condition::ContentNotAllowed);
-    }
-    let open = packet.ignore_policies && door.config.allow_ignore_policies;
-    let policy = Arc::clone(if open { &door.open_policy } else { &door.policy });
-    let mut call = Call::new(&method, target, policy);
-    call.headers = packet.headers.iter().filter(|(name, value)| passes(door, name, value)).cloned().collect();
-    call.who = packet.from.clone().unwrap_or_default();
-    if let Some(host) = &packet.connect_host {
-        let host = Host::parse_bare(host).map_err(|_cause| Condition::BadRequest)?;
-        call.connect = Some((host, packet.connect_port.filter(|port| *port != 0).unwrap_or(call.target.port)));
-    } else if let Some(port) = packet.connect_port.filter(|port| *port != 0) {
-        call.connect = Some((call.target.host.clone(), port));
-    }
-    call.trust_connect_host = packet.trust_connect_host;
-    call.ignore_tls_errors = packet.ignore_tls_errors && door.config.allow_ignore_tls_errors;
-    if let (Some(certificates), Some(key)) = (&packet.client_cert, &packet.client_key) {
-        call.identity = Some(ClientIdentity { certificates: certificates.clone(), key: key.clone() });
-    }
-    if packet.follow_redirects {
-        call.redirects = Redirects::Follow { max: REDIRECTS_MAX, keep_method: true };
-    }
-    call.decode = !websocket;
-    Ok(call)
-}
-
-/// Whether a header line of the client is sent. Empty ones are not, as in Zurl.
-fn passes(door: &Door, name: &[u8], value: &[u8]) -> bool {
-    let hardened = !door.config.allow_ignore_policies;
-    let is_one_of = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
-    let dropped = is_one_of(&DROPPED_HEADERS) || (hardened && is_one_of(&INNER_HEADERS));
-    !value.is_empty() && !dropped
-}
-
-/// The word for a failure.
-pub(crate) fn condition(error: &CallError) -> Condition {
-    match error {
-        CallError::Connect(_) | CallError::Resolve => Condition::RemoteConnectionFailed,
-        CallError::ConnectTimeout => Condition::ConnectionTimeout,
-        // A redirect to another scheme.
-        CallError::Denied(_) | CallError::Target(TargetError::Scheme) => Condition::PolicyViolation,
-        CallError::Frame(waft_websocket::connection::Error::FrameTooLarge { .. }) => Condition::FrameTooLarge,
-        CallError::Request => Condition::BadRequest,
-        CallError::Tls(_) => Condition::TlsError,
-        CallError::TooManyRedirects { .. } => Condition::TooManyRedirects,
-        _ => Condition::Undefined,
     }
 }

@@ -10,10 +10,10 @@ use waft_websocket::connection::{Event, Fragment};
 use waft_websocket::frame::{CONTROL_MAX, Opcode};
 use waft_zhttp::{Condition, Kind, Packet};
 
+use super::call::condition;
 use super::door::Door;
 use super::exchange::Exchange;
 use super::http::log_failure;
-use super::receive::condition;
 use crate::{Answer, Call, CallError, Response, WebSocket};
 
 /// Bytes of a response that refuses the upgrade, as in Zurl.
