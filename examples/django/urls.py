@@ -1,12 +1,12 @@
-"""A stream, a long poll, and server-sent events that survive a reconnect."""
+"""A stream, a long poll, a stateless WebSocket, and server-sent events that survive a reconnect."""
 
 import django_eventstream
 from django.http import HttpResponse
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 from django_eventstream import send_event
-from django_grip import publish, set_hold_longpoll, set_hold_stream
-from gripcontrol import HttpResponseFormat, HttpStreamFormat
+from django_grip import publish, set_hold_longpoll, set_hold_stream, websocket_only
+from gripcontrol import HttpResponseFormat, HttpStreamFormat, WebSocketMessageFormat
 
 
 def stream(request):
@@ -17,6 +17,32 @@ def stream(request):
 def poll(request):
     set_hold_longpoll(request, "news", timeout=25)
     return HttpResponse("no news\n", content_type="text/plain")
+
+
+@csrf_exempt
+@websocket_only
+def ws(request):
+    """A WebSocket whose events come as POST requests: the text of a client is its echo."""
+    socket = request.wscontext
+    if socket.is_opening():
+        socket.accept()
+        socket.subscribe("room")
+    while socket.can_recv():
+        try:
+            message = socket.recv()
+        except IOError:  # The client has gone.
+            break
+        if message is None:
+            socket.close()
+            break
+        socket.send(message)
+
+
+@csrf_exempt
+def say(request):
+    """Sends the body of the request to all WebSockets."""
+    publish("room", WebSocketMessageFormat(request.body.decode()), blocking=True)
+    return HttpResponse("said\n")
 
 
 @csrf_exempt
@@ -43,6 +69,8 @@ urlpatterns = [
     path("stream", stream),
     path("poll", poll),
     path("news", news),
+    path("ws", ws),
+    path("say", say),
     path("event", event),
     path("whoami", whoami),
     path("events/", include(django_eventstream.urls), {"channels": ["room"]}),

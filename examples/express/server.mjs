@@ -1,5 +1,6 @@
 // A backend with Express and @fanoutio/serve-grip. See README.md beside this file.
 import express from 'express';
+import { WebSocketMessageFormat } from '@fanoutio/grip';
 import { ServeGrip } from '@fanoutio/serve-grip';
 
 const app = express();
@@ -25,6 +26,37 @@ app.get('/poll', (req, res) => {
 
 app.get('/whoami', (req, res) => {
   res.send(`proxied=${req.grip.isProxied} signed=${req.grip.isSigned}\n`);
+});
+
+// A stateless WebSocket: each event is a POST request. The text of a client is its echo; "/say" reaches all.
+app.post('/ws', (req, res) => {
+  const socket = req.grip.wsContext;
+  if (socket === null) {
+    return res.status(400).send('Open a WebSocket through waft.\n');
+  }
+  if (socket.isOpening()) {
+    socket.accept();
+    socket.subscribe('room');
+  }
+  while (socket.canRecv()) {
+    let message;
+    try {
+      message = socket.recv();
+    } catch {
+      break; // The client has gone.
+    }
+    if (message === null) {
+      socket.close();
+      break;
+    }
+    socket.send(message);
+  }
+  res.end();
+});
+
+app.post('/say', express.text({ type: () => true }), async (req, res) => {
+  await serveGrip.getPublisher().publishFormats('room', new WebSocketMessageFormat(req.body));
+  res.send('said\n');
 });
 
 app.post('/news', express.text({ type: () => true }), async (req, res) => {

@@ -15,6 +15,7 @@ mod plain_python;
 mod publishers;
 mod sockjs;
 mod sse;
+mod stateless;
 
 use waft_testkit::{Server, Setup, free_port};
 

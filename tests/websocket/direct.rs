@@ -68,12 +68,13 @@ fn answer_handshake(backend: &mut Connection, more: &str) -> Option<waft_testkit
     Some(head)
 }
 
-/// Reads a masked frame of less than 64 KiB and returns its opcode byte and payload.
+/// Reads a masked frame and returns its first byte and payload.
 fn read_frame(backend: &mut Connection) -> (u8, Vec<u8>) {
     let start = backend.exactly(2);
     assert_eq!(start[1] & 0x80, 0x80, "a client must mask");
     let length = match start[1] & 0x7f {
         126 => usize::from(u16::from_be_bytes(backend.exactly(2).try_into().unwrap())),
+        127 => u64::from_be_bytes(backend.exactly(8).try_into().unwrap()) as usize,
         short => usize::from(short),
     };
     let mask = backend.exactly(4);
@@ -86,9 +87,13 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
         length @ 0..=125 => bytes.push(length as u8),
-        length => {
+        length @ 126..=65_535 => {
             bytes.push(126);
             bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(127);
+            bytes.extend((length as u64).to_be_bytes());
         }
     }
     bytes.extend(payload);
@@ -105,7 +110,7 @@ pub(crate) fn echo_target(extension: &'static str) -> Target {
             backend.send(frame(0x81, b"m:hello"));
             backend.send(frame(0x81, b"without prefix"));
         }
-        loop {
+        while backend.has_more() {
             let (first, payload) = read_frame(&mut backend);
             let prefix: &[u8] = if extension.contains("grip") && first & 0x0f < 8 { b"m:" } else { b"" };
             backend.send(frame(first, &[prefix, &payload].concat()));

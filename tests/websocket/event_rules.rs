@@ -255,7 +255,7 @@ fn a_backend_is_not_asked_while_its_client_is_behind() {
     const ASKED: usize = 200;
     let (target, server) = serve(",one_event", |_| events(text(&format!("m:{}", "y".repeat(ANSWER)))));
     let connection = server.connect();
-    connection.set_receive_buffer(4096);
+    connection.set_receive_buffer(65_536);
     let mut socket = WebSocket::open(connection, "/ws", "");
     for _ in 0..ASKED {
         socket.send_text("more");

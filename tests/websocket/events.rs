@@ -9,5 +9,5 @@ pub(crate) fn events(body: impl AsRef<[u8]>) -> Reply {
 
 /// The event of a text message.
 pub(crate) fn text(content: &str) -> String {
-    format!("TEXT {:X}\r\n{content}\r\n", content.len())
+    format!("TEXT {:x}\r\n{content}\r\n", content.len())
 }

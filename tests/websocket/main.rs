@@ -15,6 +15,7 @@ mod gaps;
 mod outage;
 mod over_http;
 mod probe;
+mod restart;
 mod rules;
 mod sockjs;
 mod steering;

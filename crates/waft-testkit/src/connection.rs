@@ -181,6 +181,11 @@ impl Connection {
         Some(self.head())
     }
 
+    /// Waits for another byte; false when the other side closed instead.
+    pub fn has_more(&mut self) -> bool {
+        !self.unread.is_empty() || self.read_or_end() > 0
+    }
+
     /// Reads a response head and checks its status.
     pub fn expect_head(&mut self, status: u16) -> Head {
         let head = self.head();

@@ -88,6 +88,11 @@ impl WebSocket {
         self.send(Opcode::Text, text.as_bytes());
     }
 
+    /// Waits for another byte; false when none came in time, or the server closed.
+    pub fn has_more(&mut self) -> bool {
+        self.connection.has_more()
+    }
+
     /// Reads the next frame, which a server must not mask.
     pub fn frame(&mut self) -> Frame {
         let start = self.connection.exactly(2);
