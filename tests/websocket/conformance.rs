@@ -148,9 +148,9 @@ fn endings() -> Vec<Case> {
 
 /// Echoes events.
 fn echo(request: &Request) -> Reply {
-    let body = &request.body;
     // A pong of the client needs no answer.
-    events(if body.starts_with(b"PONG") { b"" } else { body.as_slice() })
+    let pong = b"PONG 1\r\np\r\n";
+    events(request.body.strip_prefix(pong).unwrap_or(&request.body))
 }
 
 fn run(server: &Server, path: &str, (name, frames, expected): &Case, piece: usize) {
