@@ -81,6 +81,8 @@ pub(crate) struct Connections {
     count: Cell<usize>,
     /// The most there were since memory was last given back.
     peak: Cell<usize>,
+    /// How many there were when memory was last given back.
+    settled: Cell<usize>,
     /// Sweeps in which memory is still to be given back.
     to_give_back: Cell<u8>,
     changed: Notify,
@@ -91,7 +93,7 @@ pub(crate) struct Connections {
 pub(crate) struct Presence(Rc<Connections>);
 
 impl Connections {
-    /// After a crowd has left, gives its memory back.
+    /// After a crowd has left, gives its memory back; after one has come, that of its requests.
     fn give_back(&self) {
         const CROWD: usize = 256;
         const SWEEPS: u8 = 5;
@@ -100,8 +102,13 @@ impl Connections {
             self.peak.set(count);
         } else if peak > CROWD && count < peak / 2 {
             self.peak.set(count);
+            self.settled.set(count);
             // Some of it is only let go of in the seconds that follow.
             self.to_give_back.set(SWEEPS);
+        } else if count > CROWD + self.settled.get() / 4 * 5 {
+            // Nobody has come since the last sweep.
+            self.settled.set(count);
+            self.to_give_back.set(self.to_give_back.get().max(1));
         }
         let left = self.to_give_back.get();
         if left > 0 {
@@ -147,6 +154,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         metrics: Arc::clone(&metrics),
         count: Cell::new(0),
         peak: Cell::new(0),
+        settled: Cell::new(0),
         to_give_back: Cell::new(0),
         changed: Notify::new(),
     });
