@@ -32,13 +32,6 @@ use crate::{Client, Limits};
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// Exchanges under way from which on answers are gathered before they leave.
-const MANY: usize = 16;
-
-/// How long answers are gathered. Each wake of this thread and of libzmq's, and of the client, costs as much as the work
-/// for a call; while many calls are under way, one for several of them is enough. The thread has nothing else to do.
-const GATHERING: Duration = Duration::from_micros(50);
-
 /// Why the door cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -150,11 +143,6 @@ async fn serve(config: Config, sockets: Sockets) -> Result<(), RunError> {
     tokio::task::spawn_local(async move {
         loop {
             flusher.flush_wanted().await;
-            if flusher.open_exchanges() >= MANY {
-                std::thread::sleep(GATHERING);
-                // What came meanwhile is looked at before this goes on.
-                tokio::task::yield_now().await;
-            }
             flusher.flush();
         }
     });
