@@ -11,6 +11,7 @@ mod configuration;
 mod errors;
 mod metrics;
 mod page;
+mod zurl;
 
 use waft_testkit::workspace_root;
 

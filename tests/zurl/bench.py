@@ -1,5 +1,6 @@
 """Processor time of a daemon for each call, with so many calls under way, against a small local server.
 
+    bench/run --workloads outbound
     ./suite.sh bench.py --daemon /usr/bin/zurl --daemon target/release/examples/egress
 """
 
@@ -7,7 +8,7 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
+import statistics
 import time
 
 import zmq
@@ -124,13 +125,14 @@ async def measure(binary, options):
         socket = context.socket(kind)
         socket.connect(f"ipc://{daemon.path}/{path}")
         await run(socket, port, 500, options.in_flight)
-        rounds = []
+        rounds, rates, opened = [], [], []
         for _ in range(options.rounds):
             connections, before, began = Receiver.connections, cpu(pid), time.monotonic()
             await run(socket, port, options.calls, options.in_flight)
             rounds.append((cpu(pid) - before) / options.calls * 1e6)
-            rate = options.calls / (time.monotonic() - began)
-        result[name] = {"us of cpu per call": [round(value, 1) for value in rounds], "calls per second": round(rate), "new connections": Receiver.connections - connections}
+            rates.append(options.calls / (time.monotonic() - began))
+            opened.append(Receiver.connections - connections)
+        result[name] = {"us of cpu per call": [round(value, 1) for value in rounds], "calls per second": round(statistics.median(rates)), "new connections": round(statistics.median(opened))}
     if options.slow:
         memory, latency = await slow_receivers(context, daemon, port, options.slow)
         result["slow receivers"] = {"count": options.slow, "KB each": round(memory, 2), "ms for another call meanwhile": round(latency * 1000, 2)}
@@ -147,9 +149,42 @@ def main():
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--in-flight", type=int, default=50)
     arguments.add_argument("--slow", type=int, default=0)
+    arguments.add_argument("--table", action="store_true", help="write a table in Markdown, with the budget, instead of JSON")
     options = arguments.parse_args()
+    results = []
     for binary in options.daemon:
-        print(json.dumps(asyncio.run(measure(binary, options)), indent=1), flush=True)
+        results.append(asyncio.run(measure(binary, options)))
+        if not options.table:
+            print(json.dumps(results[-1], indent=1), flush=True)
+    if options.table:
+        table(results, options)
+
+
+# What a call may cost in processor time, and how many times less than Zurl.
+BUDGET_US, BUDGET_TIMES = 40, 4
+
+
+def table(results, options):
+    print(f"## Calls to the outside\n\n{options.calls} calls, {options.in_flight} under way, from pyzmq to a local server; medians of {options.rounds} rounds.\n")
+    print("| server | workload | CPU per call | calls per second | connections opened |\n|---|---|---|---|---|")
+    cpus = {}
+    for result in results:
+        name = "waft" if harness.is_ours(result["daemon"]) else "Zurl"
+        for workload in ("request/reply", "fire and forget"):
+            figures = result[workload]
+            cpus[name, workload] = statistics.median(figures["us of cpu per call"])
+            print(f"| {name} | {workload} | {cpus[name, workload]:.1f} us | {figures['calls per second']} | {figures['new connections']} |")
+    for workload in ("request/reply", "fire and forget"):
+        ours, theirs = cpus.get(("waft", workload)), cpus.get(("Zurl", workload))
+        if ours and theirs:
+            kept = "kept" if ours <= BUDGET_US and theirs / ours >= BUDGET_TIMES else "not kept"
+            print(f"\nBudget for {workload}: {BUDGET_US} us and {BUDGET_TIMES} times less than Zurl; {ours:.1f} us and {theirs / ours:.1f} times: {kept}.")
+    if options.slow:
+        print(f"\n| server | memory for each of {options.slow} calls that wait | another call meanwhile |\n|---|---|---|")
+        for result in results:
+            name = "waft" if harness.is_ours(result["daemon"]) else "Zurl"
+            slow = result["slow receivers"]
+            print(f"| {name} | {slow['KB each']:.1f} KB | {slow['ms for another call meanwhile']:.1f} ms |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Runs every case against one daemon and prints what failed."""
 
 import argparse
+import resource
 import sys
 import traceback
 
@@ -17,6 +18,9 @@ def main():
     arguments.add_argument("--all", action="store_true", help="run the cases for waft against zurl too, where they fail")
     options = arguments.parse_args()
     genuine = options.daemon.rsplit("/", 1)[-1] == "zurl" and not harness.is_ours(options.daemon)
+    # The daemon inherits the limit.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     failed, passed, left_out = [], 0, 0
     with harness.Lab(options.daemon) as lab:
         for case in harness.CASES:

@@ -337,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn every_option_is_in_the_guide() {
+        let guide = include_str!("../../../../docs/zurl.md");
+        let options = guide.split("## Options of zurl.conf").nth(1).unwrap().split("\n## ").next().unwrap();
+        for option in KNOWN {
+            assert!(options.contains(&format!("| `{option}` | ")), "{option} is not in docs/zurl.md");
+        }
+        assert_eq!(options.matches("\n| `").count(), KNOWN.len());
+    }
+
+    #[test]
     fn options_of_its_own_are_read_and_unknown_ones_are_told() {
         let text = "in_req_spec=a\nresolver=dns\nname_servers=127.0.0.1:53,[::1]:5353\nself_addresses=192.0.2.1:80\n\
                     metrics_listen=127.0.0.1:9100\nin_spek=b\nzzz=\n";
