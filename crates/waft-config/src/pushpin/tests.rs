@@ -148,7 +148,10 @@ fn each_key_reaches_its_setting() {
     check_key("global", "stats_connection_send=false", |plan| plan.stats.connection_send = false);
     check_key("global", "stats_connection_ttl=5", |plan| plan.stats.connection_ttl = Duration::from_secs(5));
     check_key("runner", "client_maxconn=7", |plan| plan.server.client_max = 7.try_into().unwrap());
-    check_key("runner", "allow_compression=true", |plan| plan.websocket.compression = true);
+    check_key("runner", "allow_compression=true", |plan| {
+        plan.websocket.compression = true;
+        plan.routes.iter_mut().for_each(|route| route.options.websocket.compression = true);
+    });
     check_key("proxy", "workers=2", |plan| plan.server.shards = 2);
     check_key("proxy", "accept_x_forwarded_protocol=1", |plan| plan.forward.accept_x_forwarded_proto = true);
     check_key("proxy", "set_x_forwarded_protocol=true", |plan| {
