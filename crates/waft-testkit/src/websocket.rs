@@ -78,9 +78,9 @@ impl WebSocket {
         self.connection.send(frame);
     }
 
-    /// Sends bytes as they are, which need not be frames.
+    /// Sends bytes as they are, which need not be frames. The server may have closed already, at the first that was wrong.
     pub fn send_bytes(&mut self, bytes: impl AsRef<[u8]>) {
-        self.connection.send(bytes);
+        let _ = self.connection.try_send(bytes);
     }
 
     /// Sends a text message.
