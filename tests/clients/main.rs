@@ -11,6 +11,7 @@ mod curl;
 mod demo;
 mod django;
 mod express;
+mod koa;
 mod plain_python;
 mod publishers;
 mod sockjs;

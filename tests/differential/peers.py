@@ -152,7 +152,9 @@ class Client:
         first, headers = lines(head)
         self.status = first.partition(" ")[2]
         self.note(first)
-        for name, value in sorted(headers, key=lambda pair: (pair[0].lower(), pair[1])):
+        # What frames the body has one place, whichever it is.
+        places = {"transfer-encoding": "content-length"}
+        for name, value in sorted(headers, key=lambda pair: (places.get(pair[0].lower(), pair[0].lower()), pair[1])):
             # A body is as long as it says, or it is noted as cut.
             implied = name.lower() == "content-length" and not head_only
             self.note(f"  {name}" if implied else f"  {name}: {value}")

@@ -32,6 +32,8 @@ CONFIGS = {
     "stock": {"proxy": {"sockjs_url": "http://cdn.example/sockjs.js"}},
     # For scenarios that look at numbers of the whole program: one scenario at a time.
     "alone": {"handler": {"message_block_size": 100}},
+    # One delivery each 25 ms, and few that may wait.
+    "paced": {"handler": {"message_rate": 40, "message_hwm": 10}},
     "other": {
         "proxy": {
             "debug": "true",
@@ -61,8 +63,9 @@ CONFIGS = {
 # share few processors, and Pushpin does some things a second later.
 AT_A_TIME = 12
 ATTEMPTS = "abc"
-# How long one scenario may take.
+# How long one scenario may take, and how long all of them.
 SCENARIO_DEADLINE = 40
+RUN_DEADLINE = 240
 
 
 class Side:
@@ -235,7 +238,7 @@ def main():
     chosen = [one for one in SCENARIOS.values() if not options.names or any(name in one.name for name in options.names)]
     began = time.monotonic()
     run = Run(options, chosen)
-    asyncio.run(run.go())
+    asyncio.run(asyncio.wait_for(run.go(), RUN_DEADLINE))
     if not options.names:
         unknown = [name for name in run.known if name not in SCENARIOS]
         run.failures += unknown + run.everywhere.unused()

@@ -105,6 +105,57 @@ fn the_guide_tells_of_parameters_that_routes_have() {
 }
 
 #[test]
+fn the_guide_tells_of_every_key_of_the_package() {
+    waft_only!("the guide is waft's");
+    let Some((conf, _)) = packaged() else {
+        eprintln!("skipped: pushpin is not installed, so there is no file to compare with");
+        return;
+    };
+    let mut section = String::new();
+    let mut keys = 0;
+    for line in conf.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = format!("### {line}");
+        } else if let Some((key, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+            let told = rows(&section);
+            // A value that has no effect stands with its key.
+            assert!(told.iter().any(|(row, _)| row.split('=').next() == Some(key)), "{section} {key}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 40, "{keys}");
+}
+
+/// What each message of the statistics has (the fields that collectors read), beside `from`.
+const STATISTICS: [(&str, &str); 6] = [
+    ("activity", "route count"),
+    ("message", "channel item-id count blocks transport"),
+    ("conn", "route id type peer-address ssl ttl unavailable"),
+    ("sub", "mode channel ttl subscribers unavailable"),
+    (
+        "report",
+        "route connections minutes received sent http-response-sent blocks-received blocks-sent duration \
+         client-header-bytes-received client-header-bytes-sent client-content-bytes-received \
+         client-content-bytes-sent client-messages-received client-messages-sent server-header-bytes-received \
+         server-header-bytes-sent server-content-bytes-received server-content-bytes-sent server-messages-received \
+         server-messages-sent",
+    ),
+    ("counts", "requests-received"),
+];
+
+#[test]
+fn the_guide_tells_of_every_field_of_the_statistics() {
+    waft_only!("the guide is waft's");
+    let told = rows("## Statistics");
+    let wanted: Vec<String> = STATISTICS
+        .iter()
+        .flat_map(|(kind, fields)| fields.split_whitespace().map(move |field| format!("{kind} {field}")))
+        .collect();
+    assert_eq!(told.iter().map(|(field, _)| field.clone()).collect::<Vec<_>>(), wanted);
+    assert!(told.iter().all(|(_, state)| ["same", "better"].contains(&state.as_str())), "{told:?}");
+}
+
+#[test]
 fn user_agents_are_logged_where_that_is_asked_for() {
     let server = Server::start(Setup::new().route("* test").proxy("log_user_agent=true"));
     server.fetch("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: browser/9\r\n\r\n");

@@ -182,3 +182,22 @@ fn a_backend_that_dies_in_the_middle_of_a_body_harms_no_other_client() {
     drop(dying);
     assert_eq!(server.get("/fine").response().body_text(), "ok");
 }
+
+#[test]
+fn where_deliveries_have_a_rate_what_does_not_fit_is_counted_and_logged_with_its_channel() {
+    waft_only!("Pushpin counts nothing");
+    let target = Target::start(|_| Reply::hold("stream", "c").body("open\n"));
+    let setup = Setup::new().route(format!("*,id=main {}", target.address()));
+    let server = Server::start(setup.handler("message_rate=40").handler("message_hwm=5"));
+    let mut client = stream(&server);
+    let items: Vec<_> =
+        (0..50).map(|_| json!({ "channel": "c", "http-stream": { "content": "x" } })).collect();
+    server.publish(json!(items));
+    eventually("dropped deliveries", || (server.metric("waft_drops_total")? >= 40.0).then_some(()));
+    server.wait_for_log("The queue of deliveries is full");
+    assert!(server.log().contains("channel=c") && server.log().contains("main"), "{}", server.log());
+    // What did fit has come, and so does what is published later.
+    client.expect_stream("xxxxx");
+    server.publish(json!([{ "channel": "c", "http-stream": { "content": "." } }]));
+    eventually("all that was left", || server.metric("waft_deliveries_total").filter(|count| *count >= 6.0));
+}

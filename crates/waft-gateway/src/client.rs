@@ -143,6 +143,10 @@ async fn next_request(shard: &Shard, client: &mut Client) -> Next {
         match parse_request(client.buffer.unread(), &head_limits) {
             Ok(Parsed::Complete { head, consumed }) => {
                 client.buffer.consume(consumed);
+                // Publishers reach no host but this one; their programs have always been let off.
+                if matches!(client.door, Door::Front) && head.lacks_host() {
+                    return Next::Refused(HeadError::MissingHost);
+                }
                 return Next::Request(head);
             }
             Ok(Parsed::Partial) => {}

@@ -1,7 +1,8 @@
 //! Deliveries at no more than a rate, where the configuration asks for one (GRIP section 11.7).
 //!
 //! Without a rate nothing here is used. With one, each delivery of an item to a listener waits in the queue of its
-//! route, and the queues take turns. All shards share the rate; a queue is bounded in each of them by its share.
+//! route, and the queues take turns. Each shard has queues of its own, but all share the rate, and what may wait of a
+//! route.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -24,9 +25,15 @@ use crate::ws;
 const SLICE: Duration = Duration::from_millis(25);
 const SLICES_A_SECOND: u64 = 40;
 
-/// What all shards may deliver in the present slice.
+/// What all shards may deliver in the present slice, and how much of each route waits in them.
 #[derive(Debug, Default)]
-pub(crate) struct Allowance(Mutex<Slice>);
+pub(crate) struct Allowance {
+    slice: Mutex<Slice>,
+    waiting: Mutex<HashMap<RouteName, usize>>,
+}
+
+/// The written id of a route; all that have none go together.
+type RouteName = Option<Arc<str>>;
 
 #[derive(Debug, Default)]
 struct Slice {
@@ -38,7 +45,30 @@ impl Allowance {
     /// Takes `weight` out of what may be delivered, if anything is left of it.
     fn take(&self, now: Instant, per_second: u64, weight: u64) -> bool {
         // A thread that panicked left whole numbers behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(now, per_second, weight)
+        self.slice.lock().unwrap_or_else(PoisonError::into_inner).take(now, per_second, weight)
+    }
+
+    /// Takes a place in the queues of a route, if less than `limit` are taken.
+    fn take_place(&self, route: &RouteName, limit: usize) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match waiting.get_mut(route) {
+            Some(count) if *count >= limit => return false,
+            Some(count) => *count += 1,
+            None => {
+                waiting.insert(route.clone(), 1);
+            }
+        }
+        true
+    }
+
+    fn give_place_back(&self, route: &RouteName) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(route) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(route);
+            }
+        }
     }
 }
 
@@ -69,9 +99,9 @@ pub(crate) struct Queues {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    routes: HashMap<Option<Arc<str>>, VecDeque<Delivery>>,
+    routes: HashMap<RouteName, VecDeque<Delivery>>,
     /// Whose turn it is: every route with something waiting, once.
-    turns: VecDeque<Option<Arc<str>>>,
+    turns: VecDeque<RouteName>,
 }
 
 #[derive(Debug)]
@@ -89,28 +119,24 @@ enum Kind {
 }
 
 impl Waiting {
-    fn push(&mut self, route: Option<Arc<str>>, delivery: Delivery, limit: usize) -> bool {
+    fn push(&mut self, route: RouteName, delivery: Delivery) {
         let queue = self.routes.entry(route.clone()).or_default();
-        if queue.len() >= limit {
-            return false;
-        }
         if queue.is_empty() {
             self.turns.push_back(route);
         }
         queue.push_back(delivery);
-        true
     }
 
-    fn pop(&mut self) -> Option<Delivery> {
+    fn pop(&mut self) -> Option<(RouteName, Delivery)> {
         let route = self.turns.pop_front()?;
         let queue = self.routes.get_mut(&route)?;
-        let delivery = queue.pop_front();
+        let delivery = queue.pop_front()?;
         if queue.is_empty() {
             self.routes.remove(&route);
         } else {
-            self.turns.push_back(route);
+            self.turns.push_back(route.clone());
         }
-        delivery
+        Some((route, delivery))
     }
 
     fn front_weight(&self, unit: Option<u64>) -> Option<u64> {
@@ -131,7 +157,6 @@ fn weight(payload: &Payload, kind: Kind, unit: u64) -> u64 {
 pub(crate) fn queue(shard: &Rc<Shard>, items: &[Item], pace: Pace) -> usize {
     let Some(first) = items.first() else { return 0 };
     let mut served = 0;
-    let limit = shard.share_of(pace.queue_max);
     for (kind, classes) in [
         (Kind::Stream, &[Class::Chunked, Class::Raw, Class::Stream][..]),
         (Kind::Response, &[Class::Response][..]),
@@ -143,8 +168,10 @@ pub(crate) fn queue(shard: &Rc<Shard>, items: &[Item], pace: Pace) -> usize {
             let mut dropped = HashMap::<_, usize>::new();
             for member in crowd.iter().filter(|member| item.position.number > member.since) {
                 let route = shard.held.borrow().get(member.key).and_then(|hold| hold.shown_route().cloned());
-                let delivery = Delivery { key: member.key, kind, item: Arc::clone(item) };
-                if !shard.pace.waiting.borrow_mut().push(route.clone(), delivery, limit) {
+                if shard.gateway.allowance.take_place(&route, pace.queue_max) {
+                    let delivery = Delivery { key: member.key, kind, item: Arc::clone(item) };
+                    shard.pace.waiting.borrow_mut().push(route, delivery);
+                } else {
                     *dropped.entry(route).or_default() += 1;
                 }
             }
@@ -192,7 +219,8 @@ async fn let_through(shard: &Rc<Shard>) -> bool {
         if !allowed {
             return true;
         }
-        let Some(delivery) = shard.pace.waiting.borrow_mut().pop() else { return false };
+        let Some((route, delivery)) = shard.pace.waiting.borrow_mut().pop() else { return false };
+        shard.gateway.allowance.give_place_back(&route);
         match delivery.kind {
             Kind::Response => deliver::to_response(shard, delivery.key, &delivery.item, &mut answers),
             Kind::Stream => deliver::to_stream(shard, delivery.key, &delivery.item),
@@ -237,16 +265,31 @@ mod tests {
         Delivery { key: Key::from_bits(u64::from(number)), kind: Kind::Stream, item: found.unwrap() }
     }
 
+    fn route(name: &str) -> RouteName {
+        Some(name.into())
+    }
+
     #[test]
-    fn routes_take_turns_and_a_full_queue_takes_no_more() {
+    fn routes_take_turns() {
         let mut waiting = Waiting::default();
-        let route = |name: &str| Some(Arc::<str>::from(name));
-        for (name, number) in [("a", 1), ("a", 2), ("b", 10)] {
-            assert!(waiting.push(route(name), delivery(number), 2));
+        for (name, number) in [("a", 1), ("a", 2), ("b", 10), ("a", 3)] {
+            waiting.push(route(name), delivery(number));
         }
-        assert!(!waiting.push(route("a"), delivery(3), 2));
-        let order: Vec<u64> = std::iter::from_fn(|| waiting.pop()).map(|delivery| delivery.key.to_bits()).collect();
-        assert_eq!(order, [1, 10, 2]);
+        let order: Vec<u64> = std::iter::from_fn(|| waiting.pop()).map(|(_, delivery)| delivery.key.to_bits()).collect();
+        assert_eq!(order, [1, 10, 2, 3]);
         assert!(waiting.routes.is_empty() && waiting.turns.is_empty());
+    }
+
+    #[test]
+    fn a_route_has_as_many_places_as_it_may_have_waiting() {
+        let allowance = Allowance::default();
+        let take = |name| allowance.take_place(&route(name), 2);
+        assert_eq!([take("a"), take("a"), take("a"), take("b")], [true, true, false, true]);
+        allowance.give_place_back(&route("a"));
+        assert_eq!([take("a"), take("a")], [true, false]);
+        for name in ["a", "a", "b"] {
+            allowance.give_place_back(&route(name));
+        }
+        assert!(allowance.waiting.lock().unwrap().is_empty());
     }
 }

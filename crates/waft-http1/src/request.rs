@@ -158,6 +158,12 @@ impl RequestHead {
         self.framing
     }
 
+    /// True if there is no Host field although the version asks for one: a server answers
+    /// [`HeadError::MissingHost`] (RFC 9112 section 3.2). The parser leaves that to those who serve hosts.
+    pub fn lacks_host(&self) -> bool {
+        self.version == Version::Http11 && self.signals.host.is_none()
+    }
+
     /// True if the client lets the connection serve another request after this one.
     pub fn keep_alive(&self) -> bool {
         self.signals.persists(self.version)
@@ -288,9 +294,6 @@ fn is_target_text(target: &[u8]) -> bool {
 fn effective_authority(line: &RequestLine<'_>, signals: &Signals, head: &[u8]) -> Result<Option<Span>, HeadError> {
     if signals.host_repeated {
         return Err(HeadError::DuplicateHost);
-    }
-    if signals.host.is_none() && line.version == Version::Http11 {
-        return Err(HeadError::MissingHost);
     }
     let host = signals.host.filter(|span| span.start() < span.end());
     if let Some(span) = host

@@ -659,6 +659,25 @@ mod tests {
     }
 
     #[test]
+    fn all_clients_together_have_a_limit_which_what_waits_for_one_uses_up_for_others() {
+        let (_, mut held) = set(QueueLimits { bytes_max: 1 << 30, total_bytes_max: 3 << 20, ..QueueLimits::default() });
+        let part = Bytes::from(vec![b'a'; 1 << 20]);
+        let (one, _client) = held_pair(&mut held, 1);
+        let (other, _client_of_other) = held_pair(&mut held, 2);
+        for key in [one, other] {
+            assert_eq!(held.write(key, &part), Wrote::Queued);
+        }
+        let small = Bytes::from(vec![b'b'; 512 << 10]);
+        while held.queued_bytes() + small.len() <= 3 << 20 {
+            assert_eq!(held.write(one, &small), Wrote::Queued);
+        }
+        assert_eq!((held.write(one, &small), held.write(other, &small)), (Wrote::Full, Wrote::Full));
+        assert_eq!(held.refused_for_all(), 2);
+        held.remove(one);
+        assert_eq!(held.write(other, &Bytes::from_static(b"c")), Wrote::Queued);
+    }
+
+    #[test]
     fn a_key_finds_nothing_after_its_connection_left() {
         let (_, mut held) = set(QueueLimits::default());
         let (key, _client) = held_pair(&mut held, 1);

@@ -129,6 +129,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_box_weighs_what_nobody_has_taken() {
+        let mailbox = Mailbox::default();
+        mailbox.send('a');
+        mailbox.send_heavy('b', 5);
+        mailbox.send_heavy('c', 7);
+        assert_eq!(mailbox.weight(), 12);
+        let mut got = Vec::new();
+        mailbox.try_receive(&mut got);
+        assert_eq!((got, mailbox.weight()), (vec!['a', 'b', 'c'], 0));
+    }
+
+    #[test]
     fn messages_arrive_in_order_from_another_thread() {
         let mailbox = Arc::new(Mailbox::default());
         let sender = Arc::clone(&mailbox);

@@ -89,6 +89,12 @@ impl Script {
         self
     }
 
+    /// Gives it more or less time than a minute to end.
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// Runs it in this directory instead of the root of the workspace.
     pub fn directory(mut self, directory: &str) -> Self {
         self.command.current_dir(workspace_root().join(directory));

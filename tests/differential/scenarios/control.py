@@ -304,6 +304,37 @@ async def play(w):  # noqa: F811
     await reported(w, MESSAGES, {"sent": 5, "received": 3})
 
 
+@scenario("rate: more than may wait is dropped, the rest comes in order", config="paced")
+async def play(w):  # noqa: F811
+    w.reply(hold("stream", w.channel(), body=""))
+    client = await w.stream()
+    await w.held("stream")
+    items = [{"channel": w.channel(), "http-stream": {"content": f"{number:03}"}} for number in range(60)]
+    await w.publish_items(items)
+    await asyncio.sleep(1)
+    await w.publish({"http-stream": {"content": "end"}})
+    await client.until("end")
+    got = client._stream.decode().removesuffix("end")
+    numbers = [int(got[at:at + 3]) for at in range(0, len(got), 3)]
+    w.note("client", f"some dropped: {10 <= len(numbers) < 60}, the first came: {numbers[:1] == [0]}, "
+                     f"in order: {numbers == sorted(set(numbers))}")
+
+
+@scenario("rate: deliveries are spread over time", config="paced")
+async def play(w):  # noqa: F811
+    w.reply(hold("stream", w.channel(), body=""))
+    clients = [await w.stream(name=f"client {number}") for number in range(3)]
+    await w.held("stream", count=3)
+    began = asyncio.get_running_loop().time()
+    items = [{"channel": w.channel(), "http-stream": {"content": str(number)}} for number in range(3)]
+    await w.publish_items(items)
+    for client in clients:
+        await client.until("2")
+        client.show()
+    # Nine deliveries, one at once and eight more.
+    w.note("publisher", f"took its time: {0.15 < asyncio.get_running_loop().time() - began < 3}")
+
+
 SIDES = [f"{side}-{what}-{way}" for side in ("client", "server") for what in ("header-bytes", "content-bytes")
          for way in ("received", "sent")]
 

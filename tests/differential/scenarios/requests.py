@@ -63,7 +63,6 @@ passes("a response to HEAD without a length", "HEAD /", reply=Reply(raw="HTTP/1.
 BROKEN = {
     "an end without an answer": "",
     "what is not HTTP": "hello\r\n\r\n",
-    "a cut head": "HTTP/1.1 200 OK\r\nX-A",
     "a cut chunked body": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
     "a bad length": "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhello",
     "a bad chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello",
@@ -86,12 +85,6 @@ scenario("two targets that refuse, with debug texts", "{refused} 127.0.0.1:2", "
 @scenario("a second target is not asked when the first answers with an error", "{target} {refused}")
 async def play(w):
     w.reply(Reply("503 Service Unavailable", "later\n"))
-    await w.fetch("GET /")
-
-
-@scenario("a second target is not asked when the first breaks off", "{target} {target}")
-async def play(w):  # noqa: F811
-    w.reply(Reply(raw=""), Reply(body="second"))
     await w.fetch("GET /")
 
 

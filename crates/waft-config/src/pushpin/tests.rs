@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroUsize;
 
 use proptest::prelude::*;
 
@@ -101,7 +102,7 @@ fn the_usual_file_is_read() {
     assert_eq!(plan.routes.len(), 2);
     assert_eq!(plan.routes[0].options.sig_key.as_deref(), Some("changeme"));
     assert_eq!(plan.routes_file.as_deref(), Some(Path::new("c/routes")));
-    let noted = ["handler/message_rate", "proxy/updates_check", "runner/services", "runner/zurl_bin"];
+    let noted = ["proxy/updates_check", "runner/services", "runner/zurl_bin"];
     assert_eq!(plan.notes.iter().filter_map(|note| note.split(' ').next()).collect::<Vec<_>>(), noted);
 }
 
@@ -183,6 +184,10 @@ fn each_key_reaches_its_setting() {
     check_key("handler", "push_in_sub_spec=tcp://*:1", |plan| plan.zmq.sub = vec!["tcp://*:1".to_owned()]);
     check_key("handler", "push_in_sub_connect=true", |plan| plan.zmq.sub_connect = true);
     check_key("handler", "push_in_http_max_body_size=9", |plan| plan.control.body_max = ByteSize(9));
+    check_key("handler", "message_rate=9", |plan| plan.limits.delivery_rate = 9);
+    check_key("handler", "message_rate=-1", |plan| plan.limits.delivery_rate = 0);
+    check_key("handler", "message_hwm=9", |plan| plan.limits.delivery_queue = NonZeroUsize::new(9).unwrap());
+    check_key("handler", "message_block_size=9", |plan| plan.stats.block_size = ByteSize(9));
     check_key("handler", "push_in_http_max_headers_size=9", |plan| plan.control.header_max = ByteSize(9));
     check_key("handler", "ipc_file_mode=777", |plan| plan.zmq.ipc_file_mode = Some("777".parse().unwrap()));
     check_key("handler", "message_wait=100", |plan| plan.log.message_wait = Duration::from_millis(100));
@@ -206,7 +211,6 @@ fn keys_without_meaning_are_noted_with_the_reason() {
     for (section, line, expected) in [
         ("proxy", "max_open_requests=5", "runner/client_maxconn bounds the work"),
         ("proxy", "zurl_out_specs=ipc://x", "it is an address between Pushpin's processes, and there is one process"),
-        ("handler", "message_hwm=5", "deliveries are not throttled; limits.queue_items bounds what waits for a client"),
         ("handler", "share_all=true", "each request is sent to the target for itself"),
         ("handler", "state_spec=ipc://x", "there is no session state service"),
         ("handler", "frob=1", "the key is unknown"),

@@ -61,11 +61,17 @@ fn the_names_and_kinds_stay() {
         waft_connections_idle gauge, waft_connections_accepted_total counter, waft_connections_refused_total counter, \
         waft_connection_seconds_total counter, waft_requests_total counter, waft_requests_malformed_total counter, \
         waft_requests_failed_total counter, waft_received_bytes_total counter, waft_sent_bytes_total counter, \
-        waft_queued_bytes gauge, waft_target_requests_total counter, waft_target_retries_total counter, \
-        waft_target_connections_total counter, waft_target_failures_total counter, waft_holds gauge, \
+        waft_queued_bytes gauge, waft_queue_total_full_total counter, waft_target_requests_total counter, waft_target_retries_total counter, \
+        waft_target_connections_total counter, waft_target_failures_total counter, waft_outbound_under_way gauge, \
+        waft_outbound_calls_total counter, waft_outbound_failures_total counter, \
+        waft_outbound_connections_total counter, waft_outbound_reuses_total counter, \
+        waft_outbound_redirects_total counter, waft_outbound_lookups_total counter, \
+        waft_outbound_websockets_total counter, waft_outbound_denials_total counter, \
+        waft_outbound_reports_total counter, waft_holds gauge, \
         waft_holds_begun_total counter, waft_hold_retries_total counter, waft_link_fetches_total counter, \
+        waft_filters_under_way gauge, waft_filter_requests_total counter, waft_filter_failures_total counter, \
         waft_published_total counter, waft_published_bytes_total counter, waft_publish_duplicates_total counter, \
-        waft_publish_malformed_total counter, waft_publish_parked_total counter, waft_publish_dropped_total counter, \
+        waft_publish_malformed_total counter, waft_publish_overloads_total counter, waft_publish_parked_total counter, waft_publish_dropped_total counter, \
         waft_deliveries_total counter, \
         waft_drops_total counter, waft_slow_disconnects_total counter, waft_gaps_told_total counter, \
         waft_replayed_total counter, waft_delivery_latency_seconds histogram, waft_channels gauge, \
