@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod conformance;
 mod configuration;
 mod errors;
 mod metrics;

@@ -37,6 +37,9 @@ pub fn report(plan: &Plan) -> String {
     for (name, spec) in doors.into_iter().filter_map(|(name, spec)| Some((name, spec.as_ref()?))).chain(subs) {
         let _ = writeln!(out, "zeromq {name}: {spec}");
     }
+    if let Some(spec) = &plan.mongrel2.control {
+        let _ = writeln!(out, "mongrel2 control: {spec}");
+    }
     match &plan.routes_file {
         Some(path) => {
             let _ = writeln!(out, "routes ({}):", path.display());
@@ -104,9 +107,16 @@ fn in_words(condition: &Condition) -> String {
     if words.is_empty() {
         words.push_str("(by id)");
     }
-    if let Some(path) = &condition.path_beg {
-        words.push_str(path);
-        words.push('*');
+    match (&condition.path_beg, &condition.path_pattern) {
+        (None, None) => {}
+        (Some(path), None) => {
+            words.push_str(path);
+            words.push('*');
+        }
+        (path, Some(pattern)) => {
+            words.push_str(path.as_deref().unwrap_or_default());
+            words.push_str(pattern.as_str());
+        }
     }
     let proto = condition.proto.map(|proto| if proto == Proto::Ws { "WebSocket only" } else { "HTTP only" });
     let ssl = condition.ssl.map(|ssl| if ssl { "TLS only" } else { "without TLS only" });

@@ -53,7 +53,11 @@ const SECTIONS_NEED_RESTART: [&str; 5] = ["control", "log", "metrics", "stats", 
 const KEYS_APPLIED: [&str; 4] = ["control.token", "control.jwt_key", "metrics.pushpin_names", "metrics.prefix"];
 
 /// Keys of other sections that are used up when the process starts.
-const KEYS_NEED_RESTART: [&str; 8] = [
+const KEYS_NEED_RESTART: [&str; 12] = [
+    "mongrel2.access_log",
+    "mongrel2.control",
+    "mongrel2.pid_file",
+    "mongrel2.queue_max",
     "server.listen",
     "server.shards",
     "limits.queue_items",

@@ -4,7 +4,7 @@
 //! through the function it is given.
 //!
 //! Start with [`load`], which reads `waft.toml`, and [`Plan`], which is what everything is read
-//! into; [`pushpin`] reads the files of Pushpin into the same plan.
+//! into; [`pushpin`] reads the files of Pushpin into the same plan, and [`mongrel2`] a configuration of Mongrel2.
 //!
 //! ```
 //! use waft_config::{Sources, load, report};
@@ -19,6 +19,7 @@ mod check;
 mod diff;
 mod egress;
 mod mistake;
+pub mod mongrel2;
 mod native;
 mod plan;
 pub mod pushpin;
@@ -27,6 +28,7 @@ mod route;
 mod section;
 mod settings;
 mod suggest;
+mod target;
 mod value;
 
 pub use check::{report, warnings};
@@ -36,10 +38,11 @@ pub use mistake::{Mistake, Mistakes};
 pub use native::{ReadFile, Sources, load};
 pub use plan::Plan;
 pub use reference::{print_defaults, to_toml};
-pub use route::{Defaults, HeaderLine, HeaderMatch, QueryMatch, RouteEntry, TargetEntry};
+pub use route::{Defaults, HeaderLine, HeaderMatch, PathPattern, QueryMatch, RouteEntry};
 pub use settings::{
-    Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
 };
+pub use target::TargetEntry;
 pub use value::{
     ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue,
     OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,

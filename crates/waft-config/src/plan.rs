@@ -9,7 +9,7 @@ use crate::mistake::Mistake;
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
 use crate::settings::{
-    Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
 };
 
 /// Defines the plan and the file it is read from, which have the same sections.
@@ -88,6 +88,8 @@ plan! {
     stats: Stats,
     /// The ZeroMQ doors.
     zmq: Zmq,
+    /// Mongrel2 handlers.
+    mongrel2: Mongrel2,
     /// SockJS.
     sockjs: SockJs,
     /// What holds for routes that do not say otherwise.
@@ -183,6 +185,10 @@ impl Plan {
                 );
                 break;
             }
+        }
+        let store = self.mongrel2.upload_store.as_deref().map(|path| path.as_os_str().as_encoded_bytes());
+        if store.is_some_and(|name| !name.ends_with(b"XXXXXX")) {
+            refuse("mongrel2.upload_store: the name must end in XXXXXX, which is replaced for each upload");
         }
         for target in self.routes.iter().flat_map(|route| &route.targets) {
             if target.client_cert.is_some() != target.client_key.is_some() {

@@ -5,16 +5,15 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use waft_mongrel2::Pattern;
 use waft_route::{
-    Condition, HostPattern, JsonPMode, NamedValue, Proto, Route, RouteOptions, SlowClient, SockJs, Source, Target,
-    pushpin,
+    Condition, HostPattern, JsonPMode, NamedValue, Proto, Route, RouteOptions, SlowClient, SockJs, Source,
 };
 
 use crate::section::section;
 use crate::settings::{Grip, WebSocket};
-use crate::value::{
-    CloseCode, Duration, JsonPForm, NotAValue, OctalMode, OrOff, PingMode, RequestKind, SlowReader, as_text,
-};
+use crate::target::TargetEntry;
+use crate::value::{CloseCode, Duration, JsonPForm, NotAValue, OrOff, PingMode, RequestKind, SlowReader, as_text};
 
 section! {
     /// What holds for routes that do not say otherwise.
@@ -43,10 +42,14 @@ section! {
     /// One route. The table may stand many times; without any, and without `routes_file`, all requests go to the
     /// built-in demonstration.
     RouteEntry {
-        /// Host of the request: exact, `*.example.com`, `*` for all that no other route lists, or empty for a route found by id alone.
+        /// Host of the request: exact, `*.example.com`, `.example.com` for both, a pattern of Mongrel2 in parentheses as in
+        /// `(a+).example.com`, `*` for all that no other route lists, or empty for a route found by id alone.
         host: String = "*".to_owned();
         /// Prefix of the path, percent-encoded.
         path: Option<String> = None, as "\"/api\"";
+        /// What the path behind `path` must match, in Mongrel2's pattern language. One with that beginning which does not
+        /// match is never left to a shorter `path`.
+        path_pattern: Option<PathPattern> = None, as "\".*\"";
         /// Name in logs and statistics.
         id: Option<String> = None, as "\"api\"";
         /// Kind of request, `http` or `ws`. Absent: both.
@@ -59,9 +62,10 @@ section! {
         match_headers: Vec<HeaderMatch> = Vec::new();
         /// Query parameters that must be there: `name` or `name=value`.
         match_query: Vec<QueryMatch> = Vec::new();
-        /// Targets, the first that can be reached is used: `host:port`, `unix:/path`, `test`, `demo`, `zhttp/SPEC` or
-        /// `zhttpreq/SPEC`, with parameters as in `localhost:8000,over_http`, or tables as in
-        /// `{ address = "localhost:8000", over_http = true }`.
+        /// Targets, the first that can be reached is used: `host:port`, `unix:/path`, `dir:/path`, `test`, `demo`,
+        /// `zhttp/SPEC` or `zhttpreq/SPEC`, with parameters as in `localhost:8000,over_http`, or tables as in
+        /// `{ address = "localhost:8000", over_http = true }`, `{ dir = "/srv/www", index = "index.html" }` or
+        /// `{ handler = "tcp://127.0.0.1:9997", recv = "tcp://127.0.0.1:9996", ident = "app" }`.
         targets: Vec<TargetEntry> = Vec::new();
         /// Instead of `grip.sig_iss`.
         sig_iss: Option<String> = None, as "\"waft\"";
@@ -158,6 +162,7 @@ impl RouteEntry {
             proto: self.proto.map(Into::into),
             ssl: self.ssl,
             path_beg: self.path.clone().filter(|path| !path.is_empty()),
+            path_pattern: self.path_pattern.clone().map(|pattern| pattern.0),
             methods: self.methods.clone(),
             headers: self.match_headers.iter().map(|wanted| wanted.0.clone()).collect(),
             query: self.match_query.iter().map(|wanted| wanted.0.clone()).collect(),
@@ -217,6 +222,7 @@ impl RouteEntry {
         Self {
             host: condition.host.to_string(),
             path: condition.path_beg.clone(),
+            path_pattern: condition.path_pattern.clone().map(PathPattern),
             id: route.shown_id().map(ToString::to_string),
             proto: condition.proto.map(Into::into),
             ssl: condition.ssl,
@@ -260,6 +266,22 @@ impl RouteEntry {
             gap_close: ws.gap.close.map(CloseCode),
             origins: changed(&options.origins, &base.origins),
         }
+    }
+}
+
+/// What the rest of a path must match, in Mongrel2's language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern(pub Pattern);
+
+impl Serialize for PathPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for PathPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Pattern::new(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -339,72 +361,6 @@ fn named(text: &str, separator: char) -> Result<(String, Option<&str>), NotAValu
     let (name, value) = text.split_once(separator).map_or((text, None), |(name, value)| (name, Some(value)));
     let name = name.trim();
     if name.is_empty() { Err(NotAValue) } else { Ok((name.to_owned(), value)) }
-}
-
-/// A target, written as in a routes file or as a table. Written by us as the former.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TargetEntry(pub Target);
-
-/// A target as a table.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TargetTable {
-    address: String,
-    #[serde(default)]
-    ssl: bool,
-    #[serde(default)]
-    untrusted: bool,
-    #[serde(default)]
-    trust_connect_host: bool,
-    #[serde(default)]
-    insecure: bool,
-    host: Option<String>,
-    #[serde(default)]
-    subs: Vec<String>,
-    #[serde(default)]
-    over_http: bool,
-    #[serde(default)]
-    one_event: bool,
-    ipc_file_mode: Option<OctalMode>,
-    client_cert: Option<std::path::PathBuf>,
-    client_key: Option<std::path::PathBuf>,
-}
-
-impl Serialize for TargetEntry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&pushpin::TargetText(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for TargetEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = toml::Value::deserialize(deserializer)?;
-        if let Some(text) = value.as_str() {
-            return pushpin::parse_target(text)
-                .map(Self)
-                .map_err(|problem| D::Error::custom(format_args!("`{text}`: {}", problem.text)));
-        }
-        if !value.is_table() {
-            return Err(D::Error::custom("a target is a text such as \"localhost:8000\" or a table with an address"));
-        }
-        let table = TargetTable::deserialize(value).map_err(|error| D::Error::custom(error.message()))?;
-        let address =
-            table.address.parse().map_err(|error| D::Error::custom(format_args!("`{}`: {error}", table.address)))?;
-        Ok(Self(Target {
-            address,
-            ssl: table.ssl,
-            untrusted: table.untrusted,
-            trust_connect_host: table.trust_connect_host,
-            insecure: table.insecure,
-            host: table.host,
-            subs: table.subs,
-            over_http: table.over_http,
-            one_event: table.one_event,
-            ipc_file_mode: table.ipc_file_mode.map(|mode| mode.0),
-            client_cert: table.client_cert,
-            client_key: table.client_key,
-        }))
-    }
 }
 
 /// Defines the way between a word of the configuration and what routes know it as.

@@ -261,6 +261,42 @@ section! {
 }
 
 section! {
+    /// Mongrel2 handlers as targets, and what else Mongrel2's users know.
+    Mongrel2 {
+        /// Bytes of a request body that goes to a handler in one message. A longer one is stored, streamed, or answered with 413.
+        body_max: ByteSize = ByteSize(20_480);
+        /// File that a longer body is stored in; its name ends in six X, which are replaced. Absent: none.
+        upload_store: Option<PathBuf> = None, as "\"/tmp/upload.XXXXXX\"";
+        /// Permissions of these files.
+        upload_mode: OctalMode = OctalMode(0o600);
+        /// Bytes of a body that is stored. More is answered with 413.
+        upload_max: ByteSize = ByteSize(10 << 30);
+        /// Send a longer body in pieces, as many bytes as the handler has given credits for. Goes before `upload_store`.
+        upload_stream: bool = false;
+        /// Tell handlers how many bytes their clients have taken, and cut off who takes less than it is sent.
+        download_credits: bool = false;
+        /// Put the address of the client in the place of the X-Forwarded-For that it sent, towards handlers.
+        replace_forwarded_for: bool = true;
+        /// Connections that one response of a handler may be for.
+        ids_max: NonZeroUsize = at_least_one(128);
+        /// Requests that wait for a handler to connect; further ones are answered with 503. A change needs a restart.
+        queue_max: NonZeroUsize = at_least_one(10_000);
+        /// Directories whose files handlers may name for `sendfile`.
+        sendfile: Vec<PathBuf> = Vec::new();
+        /// ZeroMQ address of the control port. Absent: none. A change needs a restart.
+        control: Option<String> = None, as "\"ipc://run/control\"";
+        /// What the control port tells of itself.
+        uuid: String = String::new();
+        /// What the access log and the control port call hosts that no route lists.
+        default_host: String = String::new();
+        /// File for a line of each request, in Mongrel2's form. Absent: none. Another file needs a restart.
+        access_log: Option<PathBuf> = None, as "\"/var/log/waft/access.log\"";
+        /// File that the number of the process is written to. Absent: none. A change needs a restart.
+        pid_file: Option<PathBuf> = None, as "\"/run/waft.pid\"";
+    }
+}
+
+section! {
     /// SockJS endpoints.
     SockJs {
         /// The client script that the iframe page loads.

@@ -242,6 +242,16 @@ fn of_deliveries(out: &mut Exposition, totals: &Totals<'_>) {
         "Clients cut off because they read too slowly.",
         totals.count(|shard| &shard.slow_disconnects),
     );
+    out.counter(
+        "waft_handler_requests_total",
+        "Messages to Mongrel2's handlers, but for notices.",
+        totals.count(|shard| &shard.handler_requests),
+    );
+    let answered = [
+        ("taken", totals.count(|shard| &shard.handler_responses)),
+        ("refused", totals.count(|shard| &shard.handler_responses_refused)),
+    ];
+    out.counters("waft_handler_responses_total", "Messages of Mongrel2's handlers.", "result", &answered);
     out.counter("waft_gaps_told_total", "Gaps that clients were told of.", totals.count(|shard| &shard.gaps_told));
     out.counter("waft_replayed_total", "Items replayed from a log.", totals.count(|shard| &shard.replayed));
     let (buckets, sum_us) = totals.delivery_latency();

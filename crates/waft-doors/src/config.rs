@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::mongrel2::ControlPort;
+
 /// Addresses of the doors, such as `tcp://127.0.0.1:5560` or `ipc:///run/waft/stats`, and what goes through them.
 #[derive(Clone, Debug, Default)]
 pub struct DoorsConfig {
@@ -15,6 +17,8 @@ pub struct DoorsConfig {
     pub command: Option<String>,
     /// Where the PUB socket for statistics is bound.
     pub stats: Option<String>,
+    /// Mongrel2's control port.
+    pub mongrel2: Option<ControlPort>,
     /// Permissions of bound ipc sockets; the umask decides if there are none.
     pub ipc_file_mode: Option<u32>,
     /// What the statistics say.
@@ -24,7 +28,11 @@ pub struct DoorsConfig {
 impl DoorsConfig {
     /// Whether no door has an address.
     pub fn is_empty(&self) -> bool {
-        self.pull.is_none() && self.sub.is_empty() && self.command.is_none() && self.stats.is_none()
+        self.pull.is_none()
+            && self.sub.is_empty()
+            && self.command.is_none()
+            && self.stats.is_none()
+            && self.mongrel2.is_none()
     }
 }
 

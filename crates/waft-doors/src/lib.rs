@@ -27,6 +27,7 @@ mod census;
 mod command;
 mod config;
 mod items;
+mod mongrel2;
 mod packet;
 mod stats;
 mod watch;
@@ -45,6 +46,7 @@ use waft_zmq::{Engine, Keepalive, Kind, Opened, SocketOptions};
 
 use crate::command::Commands;
 pub use crate::config::{DoorsConfig, Error, StatsConfig, StatsFormat};
+pub use crate::mongrel2::ControlPort;
 use crate::stats::Stats;
 use crate::watch::Watch;
 
@@ -156,12 +158,24 @@ fn make_room(address: &str) -> Result<(), Error> {
     }
 }
 
+/// An error with its causes, in one line.
+fn error_chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
 /// The sockets behind the doors.
 struct Sockets {
     pull: Option<Opened>,
     sub: Option<Opened>,
     command: Option<Opened>,
     stats: Option<Opened>,
+    mongrel2: Option<Opened>,
 }
 
 impl Sockets {
@@ -179,6 +193,15 @@ impl Sockets {
             sub: Self::open_sub(engine, config)?,
             command: config.command.as_ref().map(|address| open(address, router)).transpose()?,
             stats: config.stats.as_ref().map(|address| open(address, stats)).transpose()?,
+            mongrel2: config.mongrel2.as_ref().and_then(|port| {
+                // As in Mongrel2, a server can do without it, and most of its configurations do not name it.
+                let opened = open(&port.address, SocketOptions::new(Kind::Rep));
+                opened
+                    .inspect_err(|error| {
+                        error!(address = port.address, error = error_chain(error), "There is no control port.")
+                    })
+                    .ok()
+            }),
         })
     }
 
@@ -197,9 +220,15 @@ impl Sockets {
     }
 
     fn named(&self) -> impl Iterator<Item = (&'static str, &Opened)> {
-        [("items", &self.pull), ("subscriptions", &self.sub), ("commands", &self.command), ("statistics", &self.stats)]
-            .into_iter()
-            .filter_map(|(what, opened)| Some((what, opened.as_ref()?)))
+        [
+            ("items", &self.pull),
+            ("subscriptions", &self.sub),
+            ("commands", &self.command),
+            ("statistics", &self.stats),
+            ("mongrel2 control", &self.mongrel2),
+        ]
+        .into_iter()
+        .filter_map(|(what, opened)| Some((what, opened.as_ref()?)))
     }
 
     /// Starts a task for each socket. The statistics are returned for a last look.
@@ -210,6 +239,9 @@ impl Sockets {
         }
         if let (Some(opened), Some(watch)) = (self.sub, &watch) {
             local.spawn_local(items::subscribe(opened, Arc::clone(watch), Arc::clone(gateway)));
+        }
+        if let (Some(opened), Some(port)) = (self.mongrel2, &config.mongrel2) {
+            local.spawn_local(mongrel2::run(opened, port.clone(), Arc::clone(gateway)));
         }
         let recorder = gateway.recorder()?;
         let stats = Stats::shared(&config.stats_config, self.stats, Arc::clone(recorder), watch, Arc::clone(gateway));

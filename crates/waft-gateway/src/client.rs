@@ -10,6 +10,7 @@ use waft_net::{PeerAddr, Stream};
 use crate::body::{BodyEnd, RequestBody, read_into};
 use crate::buffer::{Buffers, ReadBuffer};
 use crate::exchange;
+use crate::handler::Contact;
 use crate::hold::{self, Resting};
 use crate::respond;
 use crate::service::{Answer, Door, Request, Service};
@@ -26,6 +27,8 @@ pub(crate) struct Client {
     /// Whether the client's side is encrypted.
     pub(crate) secure: bool,
     pub(crate) presence: Presence,
+    /// What handlers know the connection by, while a request for somebody else is served on it.
+    pub(crate) contact: Option<Box<Contact>>,
 }
 
 /// How long the last bytes of a client are read away before its connection closes.
@@ -34,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(2);
 impl Client {
     pub(crate) fn new(stream: Stream, peer: PeerAddr, door: Door, presence: Presence) -> Self {
         let secure = stream.is_tls();
-        Self { stream, buffer: ReadBuffer::default(), peer, door, secure, presence }
+        Self { stream, buffer: ReadBuffer::default(), peer, door, secure, presence, contact: None }
     }
 
     /// Reads more into the buffer. 0 is the end of the stream, or a full buffer.

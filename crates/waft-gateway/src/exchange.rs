@@ -15,7 +15,9 @@ use crate::body::{BODY_BUFFER, BodyEnd, Piece, RequestBody, read_into};
 use crate::buffer::ReadBuffer;
 use crate::client::Client;
 use crate::dress::Dress;
+use crate::files::{self, Served};
 use crate::forward::{Outgoing, proved_name};
+use crate::handler;
 use crate::hold;
 use crate::internal;
 use crate::jsonp;
@@ -87,12 +89,25 @@ pub(crate) fn is_websocket(head: &RequestHead) -> bool {
 }
 
 /// Serves one request of a client. The connection comes back if it can serve another.
-pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead) -> Option<Client> {
+pub(crate) async fn run(shard: &Rc<Shard>, client: Client, head: RequestHead) -> Option<Client> {
+    match prepare(shard, client, head).await {
+        Ok((client, exchange)) => handle(shard, client, exchange).await,
+        Err(client) => client,
+    }
+}
+
+/// Finds out where a request goes. A request that goes nowhere is answered, and its connection comes back if it can
+/// serve another.
+pub(crate) async fn prepare(
+    shard: &Rc<Shard>,
+    client: Client,
+    head: RequestHead,
+) -> Result<(Client, Exchange), Option<Client>> {
     let settings = shard.gateway.settings();
     let secure = client.secure || (settings.forward.accept_scheme && claims_encryption(&head));
     if head.method() == "CONNECT" {
         let failure = Failure::request(501, "This server makes no tunnels.");
-        return refuse(shard, client, &head, &failure.answer(false), false).await;
+        return Err(refuse(shard, client, &head, &failure.answer(false), false).await);
     }
     let Some(route) = find_route(&settings, &head, secure) else {
         debug!(host = head.host(), path = head.path(), "No route for a request.");
@@ -102,14 +117,23 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
             answer = Dress::of(&head, None).own(answer);
         }
         let reusable = matches!(head.framing(), Framing::None | Framing::Length(0));
-        return refuse(shard, client, &head, &answer, reusable).await;
+        return Err(refuse(shard, client, &head, &answer, reusable).await);
     };
     let trusted = settings.upstream_key.as_ref().is_some_and(|key| {
         head.field("grip-sig").is_some_and(|signature| key.verify(signature, crate::sign::unix_seconds()))
     });
     let body = RequestBody::new(&head, settings.limits.request_body_max);
     let kind = if is_websocket(&head) { VisitKind::Ws } else { VisitKind::Http };
-    let mut exchange = Exchange::new(shard, kind, head, body, route, settings, secure, trusted, &client);
+    let exchange = Exchange::new(shard, kind, head, body, route, settings, secure, trusted, &client);
+    Ok((client, exchange))
+}
+
+/// Serves a request whose way is known.
+pub(crate) async fn handle(shard: &Rc<Shard>, mut client: Client, mut exchange: Exchange) -> Option<Client> {
+    let trusted = exchange.trusted;
+    if handler::handler_of(&exchange).is_some() {
+        return proxy(shard, client, exchange).await;
+    }
     if sockjs::serves(&exchange) {
         return Box::pin(sockjs::serve(shard, client, exchange)).await;
     }
@@ -258,6 +282,9 @@ enum Attempt {
 pub(crate) async fn proxy(shard: &Rc<Shard>, mut client: Client, mut exchange: Exchange) -> Option<Client> {
     let mut tried = Vec::new();
     let route = Arc::clone(&exchange.route);
+    if let Some(TargetAddress::Handler(handler)) = route.targets.first().map(|target| &target.address) {
+        return handler::serve(shard, client, exchange, handler).await;
+    }
     for target in &route.targets {
         let reached = reach(shard, &mut client, &mut exchange, target).await;
         tally_body(shard, &mut exchange, target);
@@ -316,6 +343,14 @@ async fn reach(
     exchange: &mut Exchange,
     target: &Target,
 ) -> Result<Attempt, AttemptError> {
+    if let TargetAddress::Dir(directory) = &target.address {
+        // Boxed, so that other requests do not carry what files need.
+        return match Box::pin(files::serve(shard, client, exchange, directory)).await {
+            Served::Sent(relayed) => Ok(Attempt::Relayed(relayed)),
+            Served::Malformed(text) => Err(AttemptError::Malformed(text)),
+            Served::Gone => Err(AttemptError::ClientGone),
+        };
+    }
     if is_own(target) {
         return own_target(shard, client, exchange, target).await;
     }
@@ -800,6 +835,9 @@ const REQUEST_LINE_LEVEL: u8 = 2;
 
 /// Writes the access log line of a request, if there is one.
 pub(crate) fn log(exchange: &Exchange, target: Option<&Target>, status: u16, bytes: u64, note: &str) {
+    if let Some(file) = &exchange.settings.access_file {
+        file.write(exchange, status, bytes);
+    }
     // Lines of requests have the level 2, which a route may be kept below.
     if !exchange.settings.access_log || exchange.route.options.log_level.is_some_and(|level| level < REQUEST_LINE_LEVEL)
     {

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
 use waft_grip::item::Item;
 use waft_hub::{Hub, HubLimits, Observer, Ordered, Publish, Published};
 use waft_net::Mailbox;
 
 use crate::ask::Pace;
+use crate::handler::{Handed, HandlerConnection, Handlers, HandlersError, Opened};
 use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
@@ -31,6 +33,14 @@ pub(crate) enum Message {
     RefreshSocket(Arc<str>),
     /// A channel got its first listener a second ago.
     Update(Arc<str>),
+    /// A response of a handler for connections of several shards.
+    Handed(Arc<Handed>),
+    /// What there is to be seen of the connections that handlers have heard of is wanted.
+    Handled(mpsc::UnboundedSender<Vec<HandlerConnection>>),
+    /// A connection that handlers have heard of is to end.
+    EndHandled(u64, oneshot::Sender<bool>),
+    /// A socket for the responses of a handler, to be read from now on.
+    Handlers(Opened),
     /// Accept nothing more, and end what can be ended.
     Drain,
     /// Let go of everything now.
@@ -52,6 +62,7 @@ pub struct Gateway {
     pub(crate) allowance: Allowance,
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
+    pub(crate) handlers: Handlers,
     draining: AtomicBool,
 }
 
@@ -72,6 +83,7 @@ impl Gateway {
             allowance: Allowance::default(),
             demo,
             sockjs: Sessions::default(),
+            handlers: Handlers::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -104,6 +116,42 @@ impl Gateway {
     /// The settings now.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// Opens the sockets of all of Mongrel2's handlers that these settings name and that are not open yet: to be called
+    /// before the settings are used. Sockets that are named no more stay open as long as the gateway.
+    ///
+    /// # Errors
+    /// [`HandlersError`], when an address cannot be used.
+    pub fn open_handlers(&self, settings: &Settings) -> Result<(), HandlersError> {
+        for (number, opened) in self.handlers.open(settings)?.into_iter().enumerate() {
+            self.send((number % self.shards().max(1)) as u16, Message::Handlers(opened));
+        }
+        Ok(())
+    }
+
+    /// The connections that handlers have heard of, of all shards.
+    pub async fn handler_connections(&self) -> Vec<HandlerConnection> {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        for mailbox in &self.mailboxes {
+            mailbox.send(Message::Handled(tell.clone()));
+        }
+        // A shard that has ended lets go of what it was sent.
+        drop(tell);
+        let mut all = Vec::new();
+        while let Some(some) = told.recv().await {
+            all.extend(some);
+        }
+        all.sort_unstable_by_key(|connection: &HandlerConnection| connection.id);
+        all
+    }
+
+    /// Ends a connection that handlers have heard of, without a notice to them. False if there is none of this id.
+    pub async fn end_handler_connection(&self, id: u64) -> bool {
+        let Some(number) = id.checked_sub(1).map(|number| number % self.shards().max(1) as u64) else { return false };
+        let (tell, told) = oneshot::channel();
+        self.send(number as u16, Message::EndHandled(id, tell));
+        told.await.unwrap_or(false)
     }
 
     /// Puts other settings in the place of those that were. What began under the old ones ends

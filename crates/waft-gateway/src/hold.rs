@@ -338,7 +338,7 @@ fn wake(shard: &Rc<Shard>, key: Key, data: &[u8]) {
     let Resting { peer, door, presence, secure } = *resting;
     if let Ok(stream) = Stream::from_socket(socket, &peer) {
         let buffer = ReadBuffer::holding(data);
-        shard.serve(Client { stream, buffer, peer, door, secure, presence });
+        shard.serve(Client { stream, buffer, peer, door, secure, presence, contact: None });
     }
 }
 
@@ -693,7 +693,7 @@ fn complete(shard: &Rc<Shard>, key: Key) {
     drop(held);
     let Line { peer, presence, secure, leftover, .. } = *line;
     let Ok(stream) = Stream::from_socket(socket, &peer) else { return };
-    let mut client = Client { stream, buffer: ReadBuffer::default(), peer, door: Door::Front, secure, presence };
+    let mut client = Client { secure, ..Client::new(stream, peer, Door::Front, presence) };
     if let Some(leftover) = leftover.filter(|_| reusable) {
         client.buffer = ReadBuffer::holding(&leftover);
         shard.serve(client);
@@ -765,7 +765,7 @@ pub(crate) fn take_response(shard: &Rc<Shard>, key: Key) -> Option<Retried> {
     let Line { peer, presence, secure, leftover, seat, .. } = line;
     let stream = Stream::from_socket(socket, &peer).ok()?;
     let buffer = leftover.map_or_else(ReadBuffer::default, |leftover| ReadBuffer::holding(&leftover));
-    let client = Client { stream, buffer, peer, door: Door::Front, secure, presence };
+    let client = Client { stream, buffer, peer, door: Door::Front, secure, presence, contact: None };
     Some(Retried { client, route, request: *request, positions, seat })
 }
 

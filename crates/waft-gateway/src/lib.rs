@@ -7,8 +7,10 @@
 //! is told by the modules in this order: `client` reads it, `exchange` finds its route and asks
 //! its target, `relay` sends the answer on or `begin` makes a hold of it, `hold` is the life of
 //! that in the held set, `deliver` brings it what is published, and `update` asks the target again.
-//! WebSockets go their own way from `exchange` on, which `ws` tells.
+//! WebSockets go their own way from `exchange` on, which `ws` tells, and so do requests for Mongrel2's
+//! handlers, which `handler` tells; `files` answers from directories.
 
+mod access;
 mod ask;
 mod begin;
 mod body;
@@ -19,8 +21,10 @@ mod deliver;
 mod dress;
 mod errand;
 mod exchange;
+mod files;
 mod forward;
 mod gateway;
+mod handler;
 mod hold;
 mod internal;
 mod jsonp;
@@ -42,11 +46,14 @@ mod subscribe;
 mod update;
 mod ws;
 
+pub use access::AccessLog;
 pub use gateway::Gateway;
+pub use handler::{HandlerConnection, HandlersError};
 pub use payload::Payload;
 pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 pub use service::{Answer, Door, Request, Service};
 pub use settings::{
-    Forward, ForwardedFor, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings, WebSocketSettings,
+    Forward, ForwardedFor, HandlerSettings, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings,
+    UploadStore, WebSocketSettings,
 };
 pub use shard::{Entrance, run};

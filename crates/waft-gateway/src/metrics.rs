@@ -217,6 +217,12 @@ shard_metrics! {
     bytes_sent: Counter,
     /// Bytes that wait for slow clients.
     queued_bytes: Gauge,
+    /// Messages to Mongrel2's handlers, but for notices.
+    handler_requests: Counter,
+    /// Messages of Mongrel2's handlers.
+    handler_responses: Counter,
+    /// Messages of Mongrel2's handlers that could not be understood.
+    handler_responses_refused: Counter,
     /// From the arrival of an item to the end of writing it to this shard's listeners.
     delivery_latency: Latency,
 }

@@ -341,9 +341,12 @@ async fn open(target: &Target) -> Result<Stream, ConnectError> {
             }
             Err(refused(last))
         }
-        TargetAddress::Demo | TargetAddress::Test | TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) => {
-            Err(ConnectError::Kind { target: target.address.to_string() })
-        }
+        TargetAddress::Demo
+        | TargetAddress::Dir(_)
+        | TargetAddress::Handler(_)
+        | TargetAddress::Test
+        | TargetAddress::Zhttp(_)
+        | TargetAddress::ZhttpReq(_) => Err(ConnectError::Kind { target: target.address.to_string() }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the gateway is told to do. A reload swaps the whole of it.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use waft_net::QueueLimits;
 use waft_outbound::Lookup;
 use waft_outbound::policy::Policy;
 use waft_route::Table;
+
+use crate::access::AccessLog;
 
 /// Everything that requests are handled by. Shared by all shards, never changed: a reload puts
 /// another in its place, and what began under the old one ends under it.
@@ -31,6 +34,8 @@ pub struct Settings {
     pub websocket: WebSocketSettings,
     /// Calls to other places than the targets.
     pub outside: Arc<Outside>,
+    /// Mongrel2's handlers.
+    pub handlers: HandlerSettings,
     /// Send a held request to its target again a second after the first subscription to its
     /// channel, as Pushpin does.
     pub update_on_first_subscription: bool,
@@ -42,6 +47,8 @@ pub struct Settings {
     pub sockjs_url: String,
     /// Log a line for each request.
     pub access_log: bool,
+    /// Mongrel2's access log.
+    pub access_file: Option<Arc<AccessLog>>,
     /// Put the user agent into that line.
     pub log_user_agent: bool,
     /// How long requests under way may take after the order to stop.
@@ -113,6 +120,54 @@ impl Default for Outside {
             limits: waft_outbound::Limits::default(),
             lookup: Lookup::default(),
             filters: NetworkFilters::default(),
+        }
+    }
+}
+
+/// What holds for all of Mongrel2's handlers.
+#[derive(Clone, Debug)]
+pub struct HandlerSettings {
+    /// Bytes of a request body that goes to a handler in one message: 20,480. A longer one is sent in pieces, stored, or
+    /// refused with 413.
+    pub body_max: usize,
+    /// Where longer bodies are stored.
+    pub store: Option<UploadStore>,
+    /// Longer bodies are sent in pieces, whatever `store` says.
+    pub stream: bool,
+    /// Handlers are told how many bytes their clients have taken.
+    pub download_credits: bool,
+    /// The client's address stands in the place of the X-Forwarded-For that it sent.
+    pub replace_forwarded_for: bool,
+    /// Connections that one response may be for: 128.
+    pub ids_max: usize,
+    /// Messages that wait for a handler to take them: 10,000. More requests are answered with 503.
+    pub queue_max: usize,
+    /// Directories whose files handlers may name.
+    pub send_file: Vec<PathBuf>,
+}
+
+/// Where bodies are stored that are too long for a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadStore {
+    /// The name of each file, whose last six X are replaced.
+    pub pattern: PathBuf,
+    /// Permissions of each file.
+    pub mode: u32,
+    /// Bytes of a body. More is refused with 413.
+    pub max: u64,
+}
+
+impl Default for HandlerSettings {
+    fn default() -> Self {
+        Self {
+            body_max: 20_480,
+            store: None,
+            stream: false,
+            download_credits: false,
+            replace_forwarded_for: true,
+            ids_max: waft_mongrel2::TARGETS_MAX,
+            queue_max: 10_000,
+            send_file: Vec::new(),
         }
     }
 }
@@ -241,11 +296,13 @@ impl Default for Settings {
             pace: None,
             websocket: WebSocketSettings::default(),
             outside: Arc::default(),
+            handlers: HandlerSettings::default(),
             update_on_first_subscription: false,
             accept_route_header: false,
             cross_origin: false,
             sockjs_url: String::new(),
             access_log: true,
+            access_file: None,
             log_user_agent: false,
             drain_timeout: Duration::from_secs(10),
         }

@@ -19,6 +19,7 @@ use crate::client::{self, Client};
 use crate::deliver;
 use crate::errand::{Exit, Places};
 use crate::gateway::{Gateway, Message};
+use crate::handler::{self, Book};
 use crate::hold::{self, Hold, Member, Templates};
 use crate::metrics::ShardMetrics;
 use crate::pace;
@@ -63,6 +64,8 @@ pub(crate) struct Shard {
     pub(crate) link_places: Places,
     /// Only in a gateway that records.
     pub(crate) record: Option<Rc<ShardRecord>>,
+    /// The connections that handlers know.
+    pub(crate) book: Rc<Book>,
     /// Told once a second, for whatever waits with a coarse deadline.
     pub(crate) sweep: Notify,
     /// Held connections with bytes that wait for the client.
@@ -159,8 +162,10 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         changed: Notify::new(),
     });
     let record = gateway.recorder().map(|recorder| Rc::new(ShardRecord::new(Arc::clone(recorder), number)));
+    let book = Rc::new(Book::new(number, gateway.shards()));
     let shard = Rc::new(Shard {
         number,
+        book,
         gateway,
         metrics,
         held: RefCell::new(held),
@@ -200,6 +205,14 @@ impl Shard {
     /// Whether this shard accepts nothing more.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Waits for the beginning of the end. For ever, if that has been.
+    pub(crate) async fn drain_begun(&self) {
+        if self.is_draining() {
+            return std::future::pending().await;
+        }
+        self.stop.notified().await;
     }
 
     /// Starts the task of a connection.
@@ -384,6 +397,17 @@ async fn read_mailbox(shard: Rc<Shard>) {
                 Message::RefreshChannel(channel) => ws::refresh_channel(shard, &channel),
                 Message::RefreshSocket(id) => ws::refresh_socket(shard, &id),
                 Message::Update(channel) => update::channel(shard, &channel),
+                Message::Handed(handed) => handler::hand_over(shard, &handed),
+                Message::Handled(tell) => {
+                    // Who asked may have gone.
+                    let _told = tell.send(shard.book.connections());
+                }
+                Message::EndHandled(id, tell) => {
+                    let _told = tell.send(shard.book.kill(id));
+                }
+                Message::Handlers(opened) => {
+                    spawn_local(handler::run(Rc::clone(shard), opened));
+                }
                 Message::Drain => drain(shard),
                 Message::Stop => return,
             }

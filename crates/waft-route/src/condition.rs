@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use waft_mongrel2::Pattern;
+
 /// Which requests a route is for. Every part that is given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Condition {
@@ -13,6 +15,9 @@ pub struct Condition {
     pub ssl: Option<bool>,
     /// Prefix of the path in its percent-encoded form: `/p` matches `/pq`. Never empty.
     pub path_beg: Option<String>,
+    /// What the path behind `path_beg` must match, in Mongrel2's language. A path with that beginning which does not
+    /// match is left to other routes of the same beginning, never to those of a shorter one.
+    pub path_pattern: Option<Pattern>,
     /// Methods, any of which fits; compared exactly. Empty: all.
     pub methods: Vec<String>,
     /// Request headers that must be there. Names are compared in any case, values exactly.
@@ -26,8 +31,9 @@ impl Condition {
     pub fn automatic_id(&self) -> String {
         let proto = self.proto.map_or("*", Proto::as_str);
         let ssl = self.ssl.map_or("*", |ssl| if ssl { "yes" } else { "no" });
-        let path = self.path_beg.as_deref().unwrap_or("*");
-        let mut id = format!("{},{proto},{ssl},{path}", self.host);
+        let path = self.path_beg.as_deref().unwrap_or(if self.path_pattern.is_some() { "" } else { "*" });
+        let pattern = self.path_pattern.as_ref().map_or("", |pattern| pattern.as_str());
+        let mut id = format!("{},{proto},{ssl},{path}{pattern}", self.host);
         if !self.methods.is_empty() {
             id.push_str(",method=");
             id.push_str(&self.methods.join("|"));
@@ -59,8 +65,12 @@ pub enum HostPattern {
     /// `*`: hosts that no other route lists, and requests without a host.
     #[default]
     Any,
+    /// `.example.com`: that host (which is what the string holds) and every host below it.
+    Domain(String),
     /// One host, in lower case, without a port; an IPv6 address stands without brackets.
     Exact(String),
+    /// A pattern in parentheses and what follows it, as Mongrel2 writes hosts: `(.*).example.com`.
+    Matching(String),
     /// None: the route is found by its id alone.
     None,
     /// `*.example.com`: every host below `example.com` (which is what the string holds), but not
@@ -69,14 +79,19 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Reads a pattern as routes files write it: `*`, `*.example.com`, a host, or nothing.
+    /// Reads a pattern as routes files write it: `*`, `*.example.com`, `.example.com`, a host, a pattern with
+    /// parentheses, or nothing.
     pub fn parse(text: &str) -> Self {
         match text {
             "" => Self::None,
             "*" => Self::Any,
+            _ if text.contains('(') => Self::Matching(text.to_owned()),
             _ => match text.strip_prefix("*.") {
                 Some(suffix) if !suffix.is_empty() => Self::Wildcard(normal_host(suffix)),
-                _ => Self::Exact(normal_host(text)),
+                _ => match text.strip_prefix('.') {
+                    Some(domain) if !domain.is_empty() => Self::Domain(normal_host(domain)),
+                    _ => Self::Exact(normal_host(text)),
+                },
             },
         }
     }
@@ -86,7 +101,8 @@ impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
-            Self::Exact(host) => f.write_str(host),
+            Self::Domain(domain) => write!(f, ".{domain}"),
+            Self::Exact(host) | Self::Matching(host) => f.write_str(host),
             Self::None => Ok(()),
             Self::Wildcard(suffix) => write!(f, "*.{suffix}"),
         }

@@ -32,4 +32,4 @@ pub use condition::{Condition, HostPattern, NamedValue, Proto};
 pub use problem::{Problem, Severity, Source};
 pub use route::{GapNotice, JsonP, JsonPMode, Route, RouteOptions, SlowClient, SockJs, Timeouts, WebSocketOptions};
 pub use table::{Headers, NoHeaders, RequestFacts, Table};
-pub use target::{Target, TargetAddress, TargetAddressError};
+pub use target::{Directory, Handler, Target, TargetAddress, TargetAddressError};

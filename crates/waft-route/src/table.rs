@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use waft_mongrel2::HostRule;
+
 use crate::condition::{Condition, HostPattern, NamedValue, Proto};
 use crate::problem::Problem;
 use crate::route::Route;
@@ -76,20 +78,41 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for &[(N, V)] {
 /// Routes, arranged so that a lookup allocates nothing and looks only at the routes of one host.
 ///
 /// The routes of the exact host are asked; if the host is not listed, those of the longest
-/// `*.suffix` that fits; if there is none, those of `*`. A listed host never falls back. Among the
-/// routes of a host one with `proto` goes before one without, then the longer `path_beg`, then one
-/// with `ssl`, then the one with more conditions on method, headers and query, then the earlier.
+/// `*.suffix` or pattern that fits; if there is none, those of `*`. A listed host never falls back.
+/// Among the routes of a host one with `proto` goes before one without, then the longer `path_beg`,
+/// then one with a pattern, then one with `ssl`, then the one with more conditions on method,
+/// headers and query, then the earlier. A path whose beginning belongs to a pattern that it does not
+/// match never falls back either.
 #[derive(Debug, Default)]
 pub struct Table {
     routes: Vec<Arc<Route>>,
     by_host: HashMap<Box<str>, Rules>,
     by_suffix: HashMap<Box<str>, Rules>,
+    by_pattern: Vec<Matching>,
     any: Rules,
     by_id: HashMap<Arc<str>, Option<Arc<Route>>>,
 }
 
 /// The routes of one host, best first.
 type Rules = Vec<Arc<Route>>;
+
+/// The routes of the hosts that match a pattern.
+#[derive(Debug)]
+struct Matching {
+    text: String,
+    rule: HostRule,
+    rules: Rules,
+}
+
+impl Matching {
+    /// Bytes of a host that fit literally: the more, the better the rule.
+    fn literal(&self) -> usize {
+        match &self.rule {
+            HostRule::Domain(domain) => domain.len(),
+            HostRule::Pattern { suffix, .. } => suffix.len(),
+        }
+    }
+}
 
 impl Table {
     /// Arranges `routes`. One that can never be used is left out and told.
@@ -102,12 +125,21 @@ impl Table {
                 problems.push(Problem::skipped(&route.source, text));
                 continue;
             }
+            if let HostPattern::Matching(text) = &route.condition.host
+                && let Err(error) = table.know(text)
+            {
+                problems.push(Problem::skipped(&route.source, format!("host {text}: {error}")));
+                continue;
+            }
             if route.condition.host != HostPattern::None {
                 seen.insert(route.condition.clone());
             }
             table.add(Arc::new(route));
         }
-        let lists = table.by_host.values_mut().chain(table.by_suffix.values_mut());
+        // The longest literal part is asked first; equals stay in their order.
+        table.by_pattern.sort_by_key(|matching| std::cmp::Reverse(matching.literal()));
+        let patterns = table.by_pattern.iter_mut().map(|matching| &mut matching.rules);
+        let lists = table.by_host.values_mut().chain(table.by_suffix.values_mut()).chain(patterns);
         for rules in lists.chain([&mut table.any]) {
             // The sort is stable: equals stay in the order of the file.
             rules.sort_by_key(|route| std::cmp::Reverse(rank(&route.condition)));
@@ -115,9 +147,27 @@ impl Table {
         (table, problems)
     }
 
+    /// Takes in a host pattern, if it is not known already.
+    fn know(&mut self, text: &str) -> Result<(), waft_mongrel2::PatternError> {
+        if self.by_pattern.iter().all(|known| known.text != text) {
+            let rule = HostRule::parse(text)?;
+            self.by_pattern.push(Matching { text: text.to_owned(), rule, rules: Rules::new() });
+        }
+        Ok(())
+    }
+
     fn add(&mut self, route: Arc<Route>) {
         match &route.condition.host {
             HostPattern::Any => self.any.push(route.clone()),
+            HostPattern::Domain(domain) => {
+                self.by_host.entry(domain.as_str().into()).or_default().push(route.clone());
+                self.by_suffix.entry(domain.as_str().into()).or_default().push(route.clone());
+            }
+            HostPattern::Matching(text) => {
+                if let Some(known) = self.by_pattern.iter_mut().find(|known| known.text == *text) {
+                    known.rules.push(route.clone());
+                }
+            }
             HostPattern::Exact(host) => self.by_host.entry(host.as_str().into()).or_default().push(route.clone()),
             HostPattern::None => {}
             HostPattern::Wildcard(suffix) => {
@@ -134,7 +184,18 @@ impl Table {
 
     /// The route of a request.
     pub fn find(&self, facts: &RequestFacts<'_>) -> Option<&Arc<Route>> {
-        self.rules(facts.host).iter().find(|route| fits(&route.condition, facts))
+        // The beginning of a path that a pattern was tried for: only routes of the same one are left.
+        let mut claimed = None;
+        self.rules(facts.host).iter().find(|route| {
+            let condition = &route.condition;
+            let begins = condition.path_beg.as_deref().unwrap_or_default();
+            if claimed.is_some_and(|claimed| claimed != begins) || !fits(condition, facts) {
+                return false;
+            }
+            let Some(pattern) = &condition.path_pattern else { return true };
+            claimed = Some(begins);
+            facts.path.strip_prefix(begins).is_some_and(|rest| pattern.matches(rest.as_bytes()))
+        })
     }
 
     /// The route with this explicit id, if it is the only one.
@@ -148,7 +209,7 @@ impl Table {
     }
 
     fn rules(&self, host: Option<&str>) -> &Rules {
-        if self.by_host.is_empty() && self.by_suffix.is_empty() {
+        if self.by_host.is_empty() && self.by_suffix.is_empty() && self.by_pattern.is_empty() {
             return &self.any;
         }
         let mut buffer = [0; HOST_BYTES_MAX];
@@ -157,13 +218,18 @@ impl Table {
             return rules;
         }
         let mut rest = host;
-        while let Some((_label, suffix)) = rest.split_once('.') {
+        let below = loop {
+            let Some((_label, suffix)) = rest.split_once('.') else { break None };
             if let Some(rules) = self.by_suffix.get(suffix) {
-                return rules;
+                // The dot before it is literal, too.
+                break Some((suffix.len() + 1, rules));
             }
             rest = suffix;
-        }
-        &self.any
+        };
+        let literal = below.map_or(0, |(length, _)| length);
+        let better = self.by_pattern.iter().take_while(|matching| below.is_none() || matching.literal() > literal);
+        let matching = better.into_iter().find(|matching| matching.rule.matches(host));
+        matching.map(|matching| &matching.rules).or(below.map(|(_, rules)| rules)).unwrap_or(&self.any)
     }
 }
 
@@ -174,7 +240,9 @@ fn unusable(route: &Route, seen: &HashSet<Condition>) -> Option<&'static str> {
     }
     match &route.condition.host {
         HostPattern::None if !route.explicit_id => Some("condition has no domain or id"),
-        HostPattern::Exact(host) | HostPattern::Wildcard(host) if host.len() > HOST_BYTES_MAX => {
+        HostPattern::Domain(host) | HostPattern::Exact(host) | HostPattern::Wildcard(host)
+            if host.len() > HOST_BYTES_MAX =>
+        {
             Some("condition has a host of more than 255 bytes")
         }
         HostPattern::None => None,
@@ -184,10 +252,10 @@ fn unusable(route: &Route, seen: &HashSet<Condition>) -> Option<&'static str> {
 }
 
 /// Orders conditions of one host: the larger is asked first.
-fn rank(condition: &Condition) -> (bool, usize, bool, usize) {
+fn rank(condition: &Condition) -> (bool, usize, bool, bool, usize) {
     let more = usize::from(!condition.methods.is_empty()) + condition.headers.len() + condition.query.len();
     let path = condition.path_beg.as_ref().map_or(0, String::len);
-    (condition.proto.is_some(), path, condition.ssl.is_some(), more)
+    (condition.proto.is_some(), path, condition.path_pattern.is_some(), condition.ssl.is_some(), more)
 }
 
 fn fits(condition: &Condition, facts: &RequestFacts<'_>) -> bool {
@@ -317,6 +385,52 @@ mod tests {
             check(&table, tls("/abc"), line(2));
             check(&table, tls("/ac"), line(5));
             check(&table, RequestFacts { proto: Proto::Ws, ..tls("/abc") }, line(4));
+        }
+    }
+
+    #[test]
+    fn domains_and_host_patterns_go_by_their_literal_part() {
+        let hosts = [".one.test", "(.*).wild.test", "(a+).one.test", "*.b.wild.test", "*"];
+        let routes = (1..).zip(hosts).map(|(line, host)| {
+            let condition = Condition { host: HostPattern::parse(host), ..Condition::default() };
+            let mut route = Route::new(condition, vec![Target::new(TargetAddress::Test)]);
+            route.source.line = line;
+            route
+        });
+        let (table, problems) = Table::new(routes.collect());
+        assert!(problems.is_empty(), "{problems:?}");
+        for (host, line) in [
+            ("one.test", 1),
+            ("x.ONE.test:80", 1),
+            ("evil-one.test", 5),
+            ("test", 5),
+            ("x.wild.test", 2),
+            ("wild.test", 5),
+            // Both end in `.one.test`; what a domain says is asked for first.
+            ("aa.one.test", 1),
+            ("x.b.wild.test", 4),
+        ] {
+            check(&table, at(host, "/"), line);
+        }
+    }
+
+    #[test]
+    fn a_path_whose_beginning_belongs_to_a_pattern_never_falls_back() {
+        let rules = ["/", "/a/(x)", "/b/", "/b/(zz)$", r"/a/(\d+)$"];
+        let routes = (1..).zip(rules).map(|(line, rule)| {
+            let rule = waft_mongrel2::PathRule::parse(rule).unwrap();
+            let condition =
+                Condition { path_beg: Some(rule.prefix), path_pattern: rule.pattern, ..Condition::default() };
+            let mut route = Route::new(condition, vec![Target::new(TargetAddress::Test)]);
+            route.source.line = line;
+            route
+        });
+        let (table, problems) = Table::new(routes.collect());
+        assert!(problems.is_empty(), "{problems:?}");
+        for (path, line) in
+            [("/", 1), ("/a/xy", 2), ("/a/12", 5), ("/a/y", 0), ("/a", 1), ("/b/zz", 4), ("/b/z", 3), ("/c", 1)]
+        {
+            check(&table, at("h", path), line);
         }
     }
 

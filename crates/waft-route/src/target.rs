@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use waft_mongrel2::Protocol;
 
 /// One place that a route sends requests to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +57,16 @@ impl Target {
     }
 }
 
-/// Where a target is. Written as `host:port`, `[v6]:port`, `unix:/path`, `test`, `demo`,
-/// `zhttp/SPEC` or `zhttpreq/SPEC`.
+/// Where a target is. Written as `host:port`, `[v6]:port`, `unix:/path`, `dir:/path`, `test`, `demo`,
+/// `zhttp/SPEC` or `zhttpreq/SPEC`; a Mongrel2 handler has too many parts to be one word.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TargetAddress {
     /// The built-in demonstration pages.
     Demo,
+    /// Files of a directory.
+    Dir(Arc<Directory>),
+    /// Mongrel2 handlers on two sockets (PUSH, SUB) that are bound.
+    Handler(Arc<Handler>),
     /// An HTTP server.
     Http {
         /// Name or address; an IPv6 address stands without brackets.
@@ -75,6 +82,52 @@ pub enum TargetAddress {
     Zhttp(String),
     /// ZHTTP workers on one DEALER socket, whole messages only.
     ZhttpReq(String),
+}
+
+/// Files of a directory, as a target. The path of its route is taken off the path of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Directory {
+    /// The directory.
+    pub path: PathBuf,
+    /// The file that stands for a directory; empty for none.
+    pub index: String,
+    /// Content type of files whose extension is unknown.
+    pub default_type: String,
+    /// Content types by extension, before those that are known anyway.
+    pub types: Vec<(String, String)>,
+    /// Serve files and directories whose names begin with a dot.
+    pub dotfiles: bool,
+    /// Follow symbolic links that lead out of the directory.
+    pub links: bool,
+}
+
+impl Directory {
+    /// The files below `path`, with `index.html` for directories.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            index: "index.html".to_owned(),
+            default_type: "application/octet-stream".to_owned(),
+            types: Vec::new(),
+            dotfiles: false,
+            links: false,
+        }
+    }
+}
+
+/// Mongrel2 handlers, as a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Handler {
+    /// ZeroMQ address to which requests are pushed; bound.
+    pub send_spec: String,
+    /// The name that stands in requests.
+    pub send_ident: String,
+    /// ZeroMQ address at which responses are published; bound.
+    pub recv_spec: String,
+    /// What responses begin with; empty for all.
+    pub recv_ident: String,
+    /// How headers are written.
+    pub protocol: Protocol,
 }
 
 /// Why a target cannot be read.
@@ -102,6 +155,9 @@ impl FromStr for TargetAddress {
                 return if spec.is_empty() { Err(TargetAddressError::BadFormat) } else { Ok(make(spec.to_owned())) };
             }
         }
+        if let Some(path) = text.strip_prefix("dir:").filter(|path| path.contains('/')) {
+            return Ok(Self::Dir(Arc::new(Directory::new(path))));
+        }
         // A host may be called `unix`, so that only what cannot be a port is taken for a path.
         if let Some(path) = text.strip_prefix("unix:").filter(|path| path.contains('/')) {
             return Ok(Self::Unix(path.into()));
@@ -128,6 +184,8 @@ impl fmt::Display for TargetAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Demo => f.write_str("demo"),
+            Self::Dir(directory) => write!(f, "dir:{}", directory.path.display()),
+            Self::Handler(handler) => write!(f, "handler:{}", handler.send_spec),
             Self::Http { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Http { host, port } => write!(f, "{host}:{port}"),
             Self::Test => f.write_str("test"),
@@ -158,6 +216,8 @@ mod tests {
         check("[::1]:65535", http("::1", 65535));
         check("unix:80", http("unix", 80));
         check("unix:/run/app.sock", Ok(TargetAddress::Unix("/run/app.sock".into())));
+        check("dir:80", http("dir", 80));
+        check("dir:/srv/www", Ok(TargetAddress::Dir(Arc::new(Directory::new("/srv/www")))));
         check("test", Ok(TargetAddress::Test));
         check("demo", Ok(TargetAddress::Demo));
         check("zhttp/tcp://127.0.0.1:10000", Ok(TargetAddress::Zhttp("tcp://127.0.0.1:10000".to_owned())));

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use waft_config::{Plan, Sources};
 
 use crate::serve::{self, Configuration};
-use crate::{probe, publish, say};
+use crate::{mongrel2, probe, publish, say};
 
 /// The realtime gateway that lets any HTTP backend push data.
 #[derive(Debug, Parser)]
@@ -23,7 +23,8 @@ pub(crate) struct Cli {
 /// Where the configuration comes from.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ConfigArgs {
-    /// Configuration file: waft.toml, a pushpin.conf, or a zurl.conf. Without one the embedded defaults count.
+    /// Configuration file: waft.toml, a pushpin.conf, a zurl.conf, or the configuration of Mongrel2 as text or database.
+    /// Without one the embedded defaults count.
     #[arg(short, long, env = "WAFT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key, over file and environment: `--set server.listen=8080`.
@@ -32,6 +33,9 @@ pub(crate) struct ConfigArgs {
     /// A line of a routes file; such lines replace all other routes: `--route '* localhost:8000'`.
     #[arg(long, value_name = "LINE")]
     route: Vec<String>,
+    /// With a configuration of Mongrel2: the uuid of the server in it. Not needed if there is only one.
+    #[arg(value_name = "UUID")]
+    server: Option<String>,
     /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -50,10 +54,12 @@ enum Command {
     },
     /// Publish an item over HTTP.
     Publish(publish::Args),
-    /// Print the native configuration that means the same as a pushpin.conf.
+    /// Print the native configuration that means the same as a pushpin.conf or a configuration of Mongrel2.
     Import {
-        /// The pushpin.conf.
+        /// The file.
         file: PathBuf,
+        /// With a configuration of Mongrel2: the uuid of the server in it. Not needed if there is only one.
+        server: Option<String>,
     },
     /// Print the configuration.
     Config {
@@ -73,7 +79,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
                 return Ok(waft_outbound::zurl::main([format!("--config={}", path.display())]));
             }
             let config = cli.config;
-            serve::run(&Configuration { file, load: Box::new(move || config.load()) })
+            serve::run(&Configuration { file, load: Box::new(move || config.load()), ready: Box::new(|| {}) })
         }
         Some(Command::Check { config, probe }) => {
             let plan = config.load()?;
@@ -86,8 +92,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Publish(args)) => publish::command(args),
-        Some(Command::Import { file }) => {
-            say(&waft_config::pushpin::import(&file, &read)?);
+        Some(Command::Import { file, server }) => {
+            say(&match mongrel2::read(&file)? {
+                Some(conf) => waft_config::mongrel2::import(&conf, server.as_deref(), &file.display().to_string())?,
+                None => waft_config::pushpin::import(&file, &read)?,
+            });
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Config { print_defaults: true, .. }) => {
@@ -123,6 +132,18 @@ impl ConfigArgs {
             sets.push(format!("logging.level={level}"));
         }
         let native = self.config.as_deref().is_none_or(|path| path.extension().is_some_and(|kind| kind == "toml"));
+        if let Some(path) = self.config.as_deref().filter(|_| !native)
+            && let Some(conf) = mongrel2::read(path)?
+        {
+            anyhow::ensure!(
+                self.set.is_empty() && self.route.is_empty(),
+                "--set and --route work with a native configuration; `waft import {}` makes one",
+                path.display()
+            );
+            let plan = waft_config::mongrel2::plan(&conf, self.server.as_deref(), &path.display().to_string());
+            return plan.context("the mongrel2 configuration cannot be used");
+        }
+        anyhow::ensure!(self.server.is_none(), "a uuid names a server in a configuration of Mongrel2 only");
         if !native {
             let args = waft_config::pushpin::Args {
                 config: self.config.clone(),

@@ -2,7 +2,9 @@
 
 mod cli;
 mod logging;
+mod mongrel2;
 mod persona;
+mod pid_file;
 mod probe;
 mod publish;
 mod reload;

@@ -9,7 +9,7 @@ use waft_config::Plan;
 
 use crate::cli::{self, Cli};
 use crate::serve::{self, Configuration};
-use crate::{publish, say};
+use crate::{mongrel2, publish, say};
 
 /// Does what the command line asks for, under the name it was called by.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -18,6 +18,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     let name = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or("waft");
     match name {
         "pushpin" => pushpin(args),
+        "mongrel2" => mongrel2::server::main(args.collect()),
+        "m2sh" => Ok(mongrel2::m2sh::main(args.collect())),
         "zurl" => Ok(waft_outbound::zurl::main(args)),
         "pushpin-publish" => publish::command(publish::Args::parse()),
         _ => cli::run(Cli::parse()),
@@ -39,5 +41,5 @@ fn pushpin(args: std::env::Args) -> Result<ExitCode> {
     let file = args.config.clone();
     let load =
         move || -> Result<Plan> { Ok(waft_config::pushpin::load(&args, &|path| std::fs::read_to_string(path))?) };
-    serve::run(&Configuration { file, load: Box::new(load) })
+    serve::run(&Configuration { file, load: Box::new(load), ready: Box::new(|| {}) })
 }

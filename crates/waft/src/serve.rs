@@ -12,11 +12,12 @@ use tracing::{error, info, warn};
 use waft_config::{Listen, Plan};
 use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
 use waft_doors::Doors;
-use waft_gateway::{Door, Entrance, Gateway, Service};
+use waft_gateway::{AccessLog, Door, Entrance, Gateway, Service};
 use waft_grip::sig::VerifyingKey;
 use waft_net::{ClientIdentity, Endpoint, TlsAcceptor, bind, client_config, spawn_shards};
 
 use crate::logging::Log;
+use crate::pid_file::PidFile;
 use crate::reload::Watch;
 use crate::settings::{doors, from_plan, hub_limits};
 
@@ -26,13 +27,18 @@ pub(crate) struct Configuration {
     pub(crate) file: Option<PathBuf>,
     /// Reads it.
     pub(crate) load: Box<dyn Fn() -> Result<Plan>>,
+    /// Called when clients are served.
+    pub(crate) ready: Box<dyn Fn()>,
 }
 
 /// Runs until a signal ends it.
 pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let plan = (configuration.load)()?;
-    let settings = from_plan(&plan)?;
+    let mut settings = from_plan(&plan)?;
+    let pid_file = plan.mongrel2.pid_file.as_deref().map(PidFile::claim).transpose()?;
     let log = Log::start(&plan.logging)?;
+    let access = open_access_log(&plan)?;
+    settings.access_file.clone_from(&access);
     let descriptors = raise_descriptor_limit();
     for note in &plan.notes {
         info!("{note}");
@@ -57,6 +63,7 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let gateway = Arc::new(doors.observe(gateway));
     let control = Arc::new(ControlApi::new(control_config(&plan)?));
     let entrances = entrances(&plan, shards, &control)?;
+    gateway.open_handlers(&gateway.settings())?;
     // Closed when everything else has ended, so that the end is told too.
     let _open_doors = doors.open(&gateway)?;
     let (panicked, panics) = mpsc::channel(1);
@@ -65,14 +72,25 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
         let targets: Vec<_> = route.targets.iter().map(|target| target.address.to_string()).collect();
         info!(route = %route.id, targets = targets.join(" "), "Serving a route.");
     }
+    // Removed when everything has ended.
+    let _pid_file = pid_file.map(PidFile::write).transpose()?;
     info!(version = env!("CARGO_PKG_VERSION"), shards, "waft is ready");
+    (configuration.ready)();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let running_gateway = Running { gateway: &gateway, control: &control, configuration, log: &log };
+        let running_gateway = Running { gateway: &gateway, control: &control, configuration, log: &log, access };
         attend(&running_gateway, plan, &mut signals, panics).await?;
         drain(&gateway, running, &mut signals).await
     })
+}
+
+/// Opens Mongrel2's access log, if there is to be one.
+fn open_access_log(plan: &Plan) -> Result<Option<Arc<AccessLog>>> {
+    let Some(path) = &plan.mongrel2.access_log else { return Ok(None) };
+    let log = AccessLog::open(path, &plan.mongrel2.default_host)
+        .with_context(|| format!("the access log {} cannot be written", path.display()))?;
+    Ok(Some(Arc::new(log)))
 }
 
 /// The signals that end the process.
@@ -214,6 +232,7 @@ struct Running<'a> {
     control: &'a ControlApi,
     configuration: &'a Configuration,
     log: &'a Log,
+    access: Option<Arc<AccessLog>>,
 }
 
 /// Waits for signals and changes of files, until the gateway is to end.
@@ -232,6 +251,9 @@ async fn attend(
             _ = hangup.recv() => {
                 if let Err(error) = running.log.reopen() {
                     error!(%error, "The log file could not be opened again; the old one is still written.");
+                }
+                if let Some(Err(error)) = running.access.as_ref().map(|access| access.reopen()) {
+                    error!(%error, "The access log could not be opened again; the old one is still written.");
                 }
             }
             () = watch.changed() => {
@@ -273,7 +295,8 @@ fn files(plan: &Plan, configuration: &Configuration) -> Vec<PathBuf> {
 
 fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     let next = (running.configuration.load)()?;
-    let settings = from_plan(&next)?;
+    let mut settings = from_plan(&next)?;
+    settings.access_file.clone_from(&running.access);
     let changes = waft_config::diff(plan, &next);
     running.gateway.renew();
     tell_unusable_certificates(&next);
@@ -287,6 +310,7 @@ fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     for note in next.notes.iter().filter(|note| !plan.notes.contains(note)) {
         warn!("{note}");
     }
+    running.gateway.open_handlers(&settings)?;
     running.control.reload(control_config(&next)?);
     running.gateway.reload(settings);
     info!(routes = next.routes.len(), "The new configuration is in force.");

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use waft_config::{ForwardedProto, OutboundRules, Plan, Resolver, StatsFormat};
-use waft_doors::{DoorsConfig, StatsConfig};
+use waft_doors::{ControlPort, DoorsConfig, StatsConfig};
 use waft_gateway::{
-    Forward, ForwardedFor, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings, WebSocketSettings,
+    Forward, ForwardedFor, HandlerSettings, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings,
+    UploadStore, WebSocketSettings,
 };
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
@@ -46,11 +47,13 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         pace: pace(plan),
         websocket: WebSocketSettings { message_max: plan.websocket.message_max.as_usize() as u64 },
         outside: outside(plan).into(),
+        handlers: handlers(plan),
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,
         cross_origin: plan.defaults.aco,
         sockjs_url: plan.sockjs.client_url.clone(),
         access_log: plan.logging.access,
+        access_file: None,
         log_user_agent: plan.logging.user_agent,
         drain_timeout: plan.server.drain_timeout.0,
     })
@@ -115,6 +118,24 @@ fn outside(plan: &Plan) -> Outside {
     }
 }
 
+fn handlers(plan: &Plan) -> HandlerSettings {
+    let mongrel2 = &plan.mongrel2;
+    HandlerSettings {
+        body_max: mongrel2.body_max.as_usize(),
+        store: mongrel2.upload_store.clone().map(|pattern| UploadStore {
+            pattern,
+            mode: mongrel2.upload_mode.0,
+            max: mongrel2.upload_max.0,
+        }),
+        stream: mongrel2.upload_stream,
+        download_credits: mongrel2.download_credits,
+        replace_forwarded_for: mongrel2.replace_forwarded_for,
+        ids_max: mongrel2.ids_max.get(),
+        queue_max: mongrel2.queue_max.get(),
+        send_file: mongrel2.sendfile.clone(),
+    }
+}
+
 fn limits(plan: &Plan) -> Limits {
     Limits {
         head: HeadLimits {
@@ -162,6 +183,7 @@ pub(crate) fn doors(plan: &Plan) -> DoorsConfig {
         sub_connect: plan.zmq.sub_connect,
         command: plan.zmq.command.clone(),
         stats: plan.zmq.stats.clone(),
+        mongrel2: plan.mongrel2.control.as_ref().map(|address| control_port(plan, address)),
         ipc_file_mode: plan.zmq.ipc_file_mode.map(|mode| mode.0),
         stats_config: StatsConfig {
             format: match stats.format {
@@ -174,6 +196,28 @@ pub(crate) fn doors(plan: &Plan) -> DoorsConfig {
             report_interval: stats.report_interval.duration(),
             block_size: block_size(plan),
         },
+    }
+}
+
+/// Mongrel2's control port.
+fn control_port(plan: &Plan, address: &str) -> ControlPort {
+    let shown =
+        |path: &Option<std::path::PathBuf>| path.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    let clients = plan.server.listen.first().map(|listen| &listen.endpoint);
+    let (bind_addr, port) = match clients {
+        Some(Endpoint::Tcp(address)) => (address.ip().to_string(), address.port()),
+        Some(other @ Endpoint::Unix { .. }) => (other.to_string(), 0),
+        None => (String::new(), 0),
+    };
+    ControlPort {
+        address: address.to_owned(),
+        port,
+        bind_addr,
+        uuid: plan.mongrel2.uuid.clone(),
+        access_log: shown(&plan.mongrel2.access_log),
+        error_log: shown(&plan.logging.file),
+        pid_file: shown(&plan.mongrel2.pid_file),
+        default_host: plan.mongrel2.default_host.clone(),
     }
 }
 

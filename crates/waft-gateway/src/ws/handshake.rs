@@ -133,6 +133,10 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, exchange: Excha
             TargetAddress::ZhttpReq(_) => {
                 Opened::Failed(Failure::target(502, "WebSockets cannot be used with zhttpreq target"))
             }
+            TargetAddress::Dir(_) => Opened::Failed(Failure::request(404, "There is no WebSocket here.")),
+            TargetAddress::Handler(_) => {
+                Opened::NotReached("a handler is the only target of its route, or is not used".to_owned())
+            }
             TargetAddress::Zhttp(_) => Opened::NotReached("this kind of target carries no WebSockets yet".to_owned()),
         };
         match opened {
