@@ -20,7 +20,7 @@ use crate::io::Io;
 use crate::server::ServeError;
 
 /// What one connection to a server may hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionLimits {
     /// Bytes of one answer that the server may send before they are taken. Default 262,144.
@@ -77,7 +77,7 @@ impl Connection {
         let handshake = builder.handshake::<_, Bytes>(Io::new(stream, Bytes::new()));
         let (requests, connection) = timeout(limits.patience, handshake).await.map_err(|_late| ServeError::Late)??;
         let ended = Rc::new(Cell::new(false));
-        let (over, head) = (Rc::clone(&ended), limits.head);
+        let (over, head) = (Rc::clone(&ended), limits.head.clone());
         spawn_local(async move {
             // Its streams hear of an error, and nobody else is there to hear it.
             let _over = connection.await;
@@ -112,7 +112,7 @@ impl Connection {
         spawn_local(Exchange {
             pipe: ours,
             secure: self.shared.secure,
-            limits: self.shared.limits,
+            limits: self.shared.limits.clone(),
             requests,
             state: State::Request { text: Vec::new() },
             counted: Counted(Rc::clone(&self.shared.streams)),

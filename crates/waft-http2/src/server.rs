@@ -15,7 +15,7 @@ use crate::io::Io;
 use crate::stream::Bridge;
 
 /// What one client's connection may ask for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerLimits {
     /// Streams open at once (SETTINGS_MAX_CONCURRENT_STREAMS). Default 128.
@@ -155,5 +155,5 @@ fn begin(
         return;
     }
     let method = if body == Body::Tunnel { http::Method::GET } else { request.method().clone() };
-    spawn_local(Bridge::new(ours, request.into_body(), body, method, respond, limits.head));
+    spawn_local(Bridge::new(ours, request.into_body(), body, method, respond, limits.head.clone()));
 }

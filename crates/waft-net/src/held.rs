@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -510,7 +510,7 @@ impl<T> HeldSet<T> {
         let (socket, session) = match slot.socket.as_mut().ok_or(io::ErrorKind::NotFound)? {
             Link::Plain(fd) => return Ok(rustix::io::read(fd, into)?),
             Link::Pipe(pipe) => return pipe.read_now(into),
-            Link::Tls(fd, session) => (fd, session),
+            Link::Tls(fd, session) => (&*fd, session),
         };
         let read = session.read(into, |room| Ok(rustix::io::read(socket, room)?));
         if slot.queue.is_none() {
