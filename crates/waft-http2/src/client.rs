@@ -146,7 +146,9 @@ struct Exchange {
 #[derive(Debug)]
 enum State {
     /// The head of the request has not come whole.
-    Request { text: Vec<u8> },
+    Request {
+        text: Vec<u8>,
+    },
     Open(Box<Open>),
 }
 

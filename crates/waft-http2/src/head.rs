@@ -98,7 +98,8 @@ pub(crate) fn response_from(head: &ResponseHead, tunnel: bool) -> Response<()> {
     // RFC 8441 section 5: what is 101 in HTTP/1.1 is 200.
     let status = if tunnel { 200 } else { head.status() };
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let fields = head.end_to_end_fields().filter(|(name, _)| !tunnel || !name.eq_ignore_ascii_case("sec-websocket-accept"));
+    let fields =
+        head.end_to_end_fields().filter(|(name, _)| !tunnel || !name.eq_ignore_ascii_case("sec-websocket-accept"));
     append(response.headers_mut(), fields);
     response
 }

@@ -18,7 +18,7 @@ use crate::stream::Bridge;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// Streams open at once (SETTINGS_MAX_CONCURRENT_STREAMS). Default 128.
+    /// Streams open at once (SETTINGS_MAX_CONCURRENT_STREAMS). Default 100.
     pub streams_max: u32,
     /// Bytes of the body of one request that the client may send before they are taken. Default 65,535.
     pub stream_window: u32,
@@ -35,7 +35,7 @@ pub struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            streams_max: 128,
+            streams_max: 100,
             stream_window: 65_535,
             connection_window: 262_144,
             head: HeadLimits::default(),

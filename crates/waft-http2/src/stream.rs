@@ -25,7 +25,10 @@ pub(crate) struct Bridge {
 #[derive(Debug)]
 enum Answer {
     /// Its head has not come yet.
-    Awaited { respond: SendResponse<Bytes>, head: Box<Head> },
+    Awaited {
+        respond: SendResponse<Bytes>,
+        head: Box<Head>,
+    },
     Sending(Sending),
     Sent,
 }

@@ -223,8 +223,6 @@ impl<T> HeldSet<T> {
         }
         let index = self.slots.len() as u32;
         let generation = self.fresh;
-        let slot =
-            Slot { generation, deadline: 0, entered: 0, socket: None, tls: None, queue: None, state: Some(state) };
         let slot = Slot { generation, deadline: 0, entered: 0, socket: None, queue: None, state: Some(state) };
         self.slots.push(slot);
         Key { index, generation }

@@ -38,7 +38,6 @@ pub use listen::{Accepted, Endpoint, EndpointError, Listener, Plain, bind};
 pub use mailbox::{Mailbox, Shard, spawn_shards};
 pub use memory::give_memory_back;
 pub use pipe::{PIPE_ROOM, Pipe};
-pub use stream::{PeerAddr, Socket, Stream};
 pub use rustls::ClientConfig;
 pub use stream::{PeerAddr, Socket, Stream};
 pub use tls::{ClientIdentity, TlsAcceptor, TlsConnectError, TlsError, client_config};
