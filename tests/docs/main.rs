@@ -7,8 +7,8 @@
 )]
 
 mod commands;
-mod conformance;
 mod configuration;
+mod conformance;
 mod errors;
 mod metrics;
 mod page;

@@ -34,13 +34,17 @@ fn both_programs_read_what_either_has_loaded() {
     m2sh(&directory).args(["load", "-db", "ours.sqlite"]).succeed();
     genuine().args(["load", "-db", "theirs.sqlite", "-config", "mongrel2.conf"]).succeed();
     for database in ["ours.sqlite", "theirs.sqlite"] {
-        for command in [["servers"].as_slice(), &["hosts", "-server", "main"], &["routes", "-server", "main", "-host", "one.test"]] {
+        for command in
+            [["servers"].as_slice(), &["hosts", "-server", "main"], &["routes", "-server", "main", "-host", "one.test"]]
+        {
             let theirs = genuine().args(command).args(["-db", database]).succeed();
             let ours = m2sh(&directory).args(command).args(["--db", database]).succeed();
             assert_eq!(lines(ours), lines(theirs), "{command:?} of {database}");
         }
     }
-    let plan = |file: &str| waft_testkit::waft().args(["import", file, "u-1"]).directory(directory.to_str().unwrap()).succeed();
+    let plan = |file: &str| {
+        waft_testkit::waft().args(["import", file, "u-1"]).directory(directory.to_str().unwrap()).succeed()
+    };
     let routes = |text: String| {
         let mut routes: Vec<String> = text.split("\n[[route]]\n").skip(1).map(ToOwned::to_owned).collect();
         routes.sort();
@@ -57,7 +61,8 @@ fn both_programs_read_what_either_has_loaded() {
 #[test]
 fn a_server_is_started_asked_and_stopped_by_command() {
     let directory = make_directory("start");
-    let text = conf(&directory, free_port(), free_port(), "").replace("\"server.daemonize\": 0", "\"server.daemonize\": 1");
+    let text =
+        conf(&directory, free_port(), free_port(), "").replace("\"server.daemonize\": 0", "\"server.daemonize\": 1");
     fs::write(directory.join("mongrel2.conf"), text).unwrap();
     m2sh(&directory).arg("load").succeed();
     assert!(!m2sh(&directory).args(["running", "-every"]).run().status.success());

@@ -72,8 +72,16 @@ fn nothing_outside_of_the_directory_is_served() {
     symlink("/etc", files.directory.join("files/etc")).unwrap();
     symlink("a.txt", files.directory.join("files/within")).unwrap();
     for path in [
-        "/s/../secret", "/s/%2e%2e/secret", "/s/sub/..%2f..%2fsecret", "/s/.hidden", "/s/out", "/s/etc/passwd",
-        "/s/etc/../../secret", "/s/a.txt/", "/s/none", "/s/a.txt%00",
+        "/s/../secret",
+        "/s/%2e%2e/secret",
+        "/s/sub/..%2f..%2fsecret",
+        "/s/.hidden",
+        "/s/out",
+        "/s/etc/passwd",
+        "/s/etc/../../secret",
+        "/s/a.txt/",
+        "/s/none",
+        "/s/a.txt%00",
     ] {
         assert_eq!(files.get(path, "").status(), 404, "{path}");
     }

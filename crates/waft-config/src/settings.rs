@@ -22,7 +22,9 @@ section! {
         tls_certs: Option<PathBuf> = None, as "\"/etc/waft/certs\"";
         /// Threads that serve clients; 0 is one for each processor. A change needs a restart.
         shards: usize = 0;
-        /// Client connections at once. Further ones wait unaccepted.
+        /// Serve clients that speak HTTP/2: those that say so with their first bytes, and those that TLS agrees it with.
+        http2: bool = true;
+        /// Client connections at once, each stream of an HTTP/2 connection counted too. Further ones wait unaccepted.
         client_max: NonZeroUsize = at_least_one(50_000);
         /// How long running requests may take after the order to stop.
         drain_timeout: Duration = Duration::from_secs(10);
@@ -100,6 +102,8 @@ section! {
         idle_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(1800));
         /// Time in which a client that has bytes waiting must take some of them.
         write_stall_timeout: OrOff<Duration> = OrOff::On(Duration::from_secs(60));
+        /// Streams that one HTTP/2 connection may have open at once.
+        http2_streams_max: NonZeroU32 = HUNDRED;
         /// Channels that one connection may be subscribed to.
         subscriptions_max: NonZeroUsize = at_least_one(20);
     }

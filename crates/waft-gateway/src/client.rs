@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tracing::debug;
 use waft_http1::{Framing, HeadError, HeadLimits, Parsed, RequestHead, parse_request};
+use waft_http2::{PREFACE_START, ServerLimits};
 use waft_net::{PeerAddr, Stream};
 
 use crate::body::{BodyEnd, RequestBody, read_into};
@@ -14,6 +16,7 @@ use crate::handler::Contact;
 use crate::hold::{self, Resting};
 use crate::respond;
 use crate::service::{Answer, Door, Request, Service};
+use crate::settings::Limits;
 use crate::shard::{Presence, Shard};
 
 /// A client connection that is being worked on: by one task, which owns it.
@@ -84,6 +87,8 @@ enum Next {
     Refused(HeadError),
     /// A request was begun and not finished in time.
     Late,
+    /// The client speaks HTTP/2.
+    Http2,
     /// The client has gone.
     Gone,
 }
@@ -107,6 +112,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut client: Client) {
                 let answer = Answer::text(408, "The request was not complete in time.\n");
                 return refuse(&shard, client, &answer).await;
             }
+            Next::Http2 => return serve_http2(&shard, client).await,
             Next::Gone => return client.buffer.release(&shard.buffers),
         };
         shard.metrics.requests.add(1);
@@ -143,6 +149,12 @@ async fn next_request(shard: &Shard, client: &mut Client) -> Next {
     let head_limits = HeadLimits { bytes_max: own.unwrap_or(limits.head.bytes_max), ..limits.head };
     let mut began = None;
     loop {
+        if client.buffer.unread().starts_with(PREFACE_START)
+            && limits.http2.is_some()
+            && matches!(client.door, Door::Front)
+        {
+            return Next::Http2;
+        }
         match parse_request(client.buffer.unread(), &head_limits) {
             Ok(Parsed::Complete { head, consumed }) => {
                 client.buffer.consume(consumed);
@@ -178,6 +190,37 @@ async fn next_request(shard: &Shard, client: &mut Client) -> Next {
             }
         }
     }
+}
+
+/// Serves each stream of a connection that speaks HTTP/2 as a connection of its own.
+async fn serve_http2(shard: &Rc<Shard>, mut client: Client) {
+    let read = Bytes::copy_from_slice(client.buffer.unread());
+    client.buffer.release(&shard.buffers);
+    // The connection counts as one, and each of its streams too.
+    let Client { stream, peer, door, presence, .. } = client;
+    let settings = shard.gateway.settings();
+    let limits = http2_limits(&settings.limits);
+    drop(settings);
+    let accept = |stream| {
+        if !shard.may_accept() {
+            return false;
+        }
+        shard.serve(Client::new(stream, peer.clone(), door.clone(), shard.presence()));
+        true
+    };
+    if let Err(error) = waft_http2::serve(stream, read, &limits, accept, shard.told_to_drain()).await {
+        debug!(client = %peer, %error, "An HTTP/2 connection ended with an error.");
+    }
+    drop(presence);
+}
+
+fn http2_limits(limits: &Limits) -> ServerLimits {
+    let mut http2 = ServerLimits::default();
+    http2.streams_max = limits.http2.unwrap_or(http2.streams_max);
+    http2.head = limits.head.clone();
+    http2.patience = limits.head_timeout;
+    http2.idle_timeout = limits.idle_timeout;
+    http2
 }
 
 /// Takes a connection with nothing to do out of its task.

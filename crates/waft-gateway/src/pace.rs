@@ -275,7 +275,8 @@ mod tests {
         for (name, number) in [("a", 1), ("a", 2), ("b", 10), ("a", 3)] {
             waiting.push(route(name), delivery(number));
         }
-        let order: Vec<u64> = std::iter::from_fn(|| waiting.pop()).map(|(_, delivery)| delivery.key.to_bits()).collect();
+        let order: Vec<u64> =
+            std::iter::from_fn(|| waiting.pop()).map(|(_, delivery)| delivery.key.to_bits()).collect();
         assert_eq!(order, [1, 10, 2, 3]);
         assert!(waiting.routes.is_empty() && waiting.turns.is_empty());
     }

@@ -215,6 +215,17 @@ impl Shard {
         self.stop.notified().await;
     }
 
+    /// Waits until this shard accepts nothing more.
+    pub(crate) async fn told_to_drain(&self) {
+        loop {
+            let stop = self.stop.notified();
+            if self.is_draining() {
+                return;
+            }
+            stop.await;
+        }
+    }
+
     /// Starts the task of a connection.
     pub(crate) fn serve(self: &Rc<Self>, client: Client) {
         spawn_local(client::serve(Rc::clone(self), client));
@@ -225,7 +236,7 @@ impl Shard {
         Presence::new(&self.connections)
     }
 
-    fn may_accept(&self) -> bool {
+    pub(crate) fn may_accept(&self) -> bool {
         self.connections.count.get() < self.connections_max()
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::{SendFlags, send, sendmsg};
 
-use crate::stream::Socket;
+use crate::pipe::{Pipe, PipeNews};
+use crate::stream::{Link, Socket};
 use crate::tls::Session;
 use crate::watch::Watch;
 use crate::wheel::{Tick, Wheel};
@@ -107,10 +109,10 @@ struct Slot<T> {
     /// The tick of this slot's entry on the wheel, 0 if it has none.
     entered: Tick,
     /// None while the connection is reserved: writes queue until a socket is attached.
-    socket: Option<OwnedFd>,
-    /// What the connection is encrypted by, if it is. What waits in the queue is not encrypted yet, but for what the
-    /// socket has not taken of the last records, which the session keeps.
-    tls: Option<Box<Session>>,
+    ///
+    /// What waits in the queue of an encrypted connection is not encrypted yet, but for what the socket has not taken of
+    /// the last records, which the session keeps.
+    socket: Option<Link>,
     queue: Option<Box<Queue>>,
     state: Option<T>,
 }
@@ -131,6 +133,8 @@ pub struct HeldSet<T> {
     queued_bytes: usize,
     /// Writes refused because of `total_bytes_max`.
     refused_for_all: u64,
+    /// What happened on connections within the shard.
+    pipes: Rc<PipeNews>,
     /// The generation of slots that are made anew: above that of any slot given back.
     fresh: u32,
 }
@@ -151,6 +155,7 @@ impl<T> HeldSet<T> {
             limits,
             queued_bytes: 0,
             refused_for_all: 0,
+            pipes: Rc::default(),
             fresh: 0,
         })
     }
@@ -160,7 +165,7 @@ impl<T> HeldSet<T> {
     /// # Errors
     /// The system's, when it has no descriptor left.
     pub fn watch(&self) -> io::Result<Watch> {
-        Watch::new(rustix::io::dup(self.poll.registry().as_fd())?)
+        Watch::new(rustix::io::dup(self.poll.registry().as_fd())?, Rc::clone(&self.pipes))
     }
 
     /// How long a tick of the timers is: how often [`HeldSet::expired`] should be called.
@@ -218,8 +223,7 @@ impl<T> HeldSet<T> {
         }
         let index = self.slots.len() as u32;
         let generation = self.fresh;
-        let slot =
-            Slot { generation, deadline: 0, entered: 0, socket: None, tls: None, queue: None, state: Some(state) };
+        let slot = Slot { generation, deadline: 0, entered: 0, socket: None, queue: None, state: Some(state) };
         self.slots.push(slot);
         Key { index, generation }
     }
@@ -232,16 +236,21 @@ impl<T> HeldSet<T> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let Some(slot) = slot_mut(&mut self.slots, key) else { return Err(io::ErrorKind::NotFound.into()) };
         let token = Token(key.to_bits() as usize);
-        let Socket { fd, tls } = socket;
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)?;
-        if let Some(unsent) = tls.as_ref().map(|session| session.unsent()).filter(|unsent| *unsent > 0) {
+        match &socket.0 {
+            Link::Plain(fd) | Link::Tls(fd, _) => {
+                self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest)?;
+            }
+            Link::Pipe(pipe) => pipe.hold(&self.pipes, key.to_bits()),
+        }
+        if let Link::Tls(_, session) = &socket.0
+            && session.unsent() > 0
+        {
             let now = self.wheel.now();
             let queue = slot.queue.get_or_insert_with(|| Box::new(Queue { progress: now, ..Queue::default() }));
-            queue.bytes += unsent;
-            self.queued_bytes += unsent;
+            queue.bytes += session.unsent();
+            self.queued_bytes += session.unsent();
         }
-        slot.socket = Some(fd);
-        slot.tls = tls;
+        slot.socket = Some(socket.0);
         Ok(())
     }
 
@@ -278,21 +287,25 @@ impl<T> HeldSet<T> {
     /// Sends `data` now, or keeps what the kernel does not take. Order is kept.
     pub fn write(&mut self, key: Key, data: &Bytes) -> Wrote {
         let Some(slot) = slot_mut(&mut self.slots, key) else { return Wrote::Failed };
-        let (Some(socket), None) = (&slot.socket, &slot.queue) else {
+        let (Some(link), None) = (&mut slot.socket, &slot.queue) else {
             return self.enqueue(key, data.clone(), false);
         };
-        if let Some(session) = &mut slot.tls {
-            let written = write_sealed(session, socket.as_fd(), data);
-            return match written {
+        match link {
+            Link::Plain(fd) => match send_now(fd.as_fd(), data) {
+                Ok(sent) if sent == data.len() => Wrote::Sent,
+                Ok(sent) => self.enqueue(key, data.slice(sent..), true),
+                Err(_) => Wrote::Failed,
+            },
+            Link::Tls(fd, session) => match write_sealed(session, fd.as_fd(), data) {
                 Ok((taken, 0)) if taken == data.len() => Wrote::Sent,
                 Ok((taken, unsent)) => self.enqueue_sealed(key, data.slice(taken..), unsent),
                 Err(_) => Wrote::Failed,
-            };
-        }
-        match send_now(socket.as_fd(), data) {
-            Ok(sent) if sent == data.len() => Wrote::Sent,
-            Ok(sent) => self.enqueue(key, data.slice(sent..), true),
-            Err(_) => Wrote::Failed,
+            },
+            Link::Pipe(pipe) => match pipe.send(data) {
+                Ok(true) => Wrote::Sent,
+                Ok(false) => self.enqueue(key, data.clone(), false),
+                Err(_) => Wrote::Failed,
+            },
         }
     }
 
@@ -355,30 +368,18 @@ impl<T> HeldSet<T> {
         let now = self.wheel.now();
         let Some(slot) = slot_mut(&mut self.slots, key) else { return Flush::Failed };
         let Some(queue) = slot.queue.as_mut() else { return Flush::Done };
-        let Some(socket) = &slot.socket else { return Flush::Waiting };
-        if let Some(session) = &mut slot.tls {
-            let before = queue.bytes;
-            let flushed = flush_sealed(session, socket.as_fd(), queue, now);
-            self.queued_bytes = (self.queued_bytes + queue.bytes).saturating_sub(before);
-            if flushed == Flush::Done {
-                slot.queue = None;
-            }
-            return flushed;
+        let Some(link) = &mut slot.socket else { return Flush::Waiting };
+        let before = queue.bytes;
+        let flushed = match link {
+            Link::Plain(fd) => flush_plain(fd.as_fd(), queue, now),
+            Link::Tls(fd, session) => flush_sealed(session, fd.as_fd(), queue, now),
+            Link::Pipe(pipe) => flush_pipe(pipe, queue, now),
+        };
+        self.queued_bytes = (self.queued_bytes + queue.bytes).saturating_sub(before);
+        if flushed == Flush::Done {
+            slot.queue = None;
         }
-        while !queue.parts.is_empty() {
-            match send_parts(socket.as_fd(), &queue.parts) {
-                Ok(0) => return Flush::Waiting,
-                Ok(sent) => {
-                    queue.progress = now;
-                    queue.bytes -= sent;
-                    self.queued_bytes -= sent;
-                    drop_front(&mut queue.parts, sent);
-                }
-                Err(_) => return Flush::Failed,
-            }
-        }
-        slot.queue = None;
-        Flush::Done
+        flushed
     }
 
     /// Takes a connection out: its socket (none if it was only reserved), what waited for the
@@ -388,20 +389,23 @@ impl<T> HeldSet<T> {
         let state = slot.state.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         slot.deadline = 0;
-        let tls = slot.tls.take();
-        let socket = slot.socket.take().map(|fd| Socket { fd, tls });
+        let socket = slot.socket.take();
         let waiting = slot.queue.take();
         self.free.push(key.index);
-        if let Some(socket) = &socket {
-            // Fails only for a socket that is not registered, which is what is wanted.
-            let _gone = self.poll.registry().deregister(&mut SourceFd(&socket.fd.as_raw_fd()));
+        match &socket {
+            None => {}
+            Some(Link::Plain(fd) | Link::Tls(fd, _)) => {
+                // Fails only for a socket that is not registered, which is what is wanted.
+                let _gone = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+            }
+            Some(Link::Pipe(pipe)) => pipe.release(),
         }
         let waiting = waiting.map_or_else(Vec::new, |queue| {
             self.queued_bytes -= queue.bytes;
             queue.parts.into()
         });
         self.give_back();
-        Some((socket, waiting, state))
+        Some((socket.map(Socket), waiting, state))
     }
 
     /// After a crowd has left, gives the memory of its records back.
@@ -423,6 +427,7 @@ impl<T> HeldSet<T> {
     /// # Errors
     /// The system's.
     pub fn poll(&mut self, out: &mut Vec<(Key, Readiness)>) -> io::Result<()> {
+        self.poll_pipes(out);
         loop {
             match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -451,6 +456,20 @@ impl<T> HeldSet<T> {
             if self.events.iter().count() < 1024 {
                 return Ok(());
             }
+        }
+    }
+
+    /// Appends what happened to connections within the shard.
+    fn poll_pipes(&mut self, out: &mut Vec<(Key, Readiness)>) {
+        for bits in self.pipes.take() {
+            let key = Key::from_bits(bits);
+            let Some(Link::Pipe(pipe)) = slot_mut(&mut self.slots, key).and_then(|slot| slot.socket.as_ref()) else {
+                continue;
+            };
+            let (readable, read_closed, mut failed, writable) = pipe.readiness();
+            let flush = if writable && self.is_waiting(key) { self.flush(key) } else { Flush::Waiting };
+            failed |= flush == Flush::Failed;
+            out.push((key, Readiness { readable, read_closed, failed, drained: flush == Flush::Done }));
         }
     }
 
@@ -486,8 +505,11 @@ impl<T> HeldSet<T> {
     /// `WouldBlock` when nothing is there, `NotFound` for a key without a socket, or the system's.
     pub fn read(&mut self, key: Key, into: &mut [u8]) -> io::Result<usize> {
         let slot = slot_mut(&mut self.slots, key).ok_or(io::ErrorKind::NotFound)?;
-        let socket = slot.socket.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let Some(session) = &mut slot.tls else { return Ok(rustix::io::read(socket, into)?) };
+        let (socket, session) = match slot.socket.as_mut().ok_or(io::ErrorKind::NotFound)? {
+            Link::Plain(fd) => return Ok(rustix::io::read(fd, into)?),
+            Link::Pipe(pipe) => return pipe.read_now(into),
+            Link::Tls(fd, session) => (&*fd, session),
+        };
         let read = session.read(into, |room| Ok(rustix::io::read(socket, room)?));
         if slot.queue.is_none() {
             // Reading may have made something to send, such as new keys.
@@ -506,7 +528,10 @@ impl<T> HeldSet<T> {
     /// or the end of an encrypted stream.
     pub fn has_unread(&self, key: Key) -> bool {
         let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
-        slot.and_then(|slot| slot.tls.as_ref()).is_some_and(|session| session.has_unread())
+        match slot.and_then(|slot| slot.socket.as_ref()) {
+            Some(Link::Tls(_, session)) => session.has_unread(),
+            _ => false,
+        }
     }
 }
 
@@ -521,6 +546,38 @@ fn write_sealed(session: &mut Session, socket: BorrowedFd<'_>, data: &[u8]) -> i
         }
     }
     Ok((taken, session.unsent()))
+}
+
+/// Sends what waits.
+fn flush_plain(socket: BorrowedFd<'_>, queue: &mut Queue, now: Tick) -> Flush {
+    while !queue.parts.is_empty() {
+        match send_parts(socket, &queue.parts) {
+            Ok(0) => return Flush::Waiting,
+            Ok(sent) => {
+                queue.progress = now;
+                queue.bytes -= sent;
+                drop_front(&mut queue.parts, sent);
+            }
+            Err(_) => return Flush::Failed,
+        }
+    }
+    Flush::Done
+}
+
+/// Hands what waits to the other end.
+fn flush_pipe(pipe: &Pipe, queue: &mut Queue, now: Tick) -> Flush {
+    while let Some(part) = queue.parts.front() {
+        match pipe.send(part) {
+            Ok(true) => {
+                queue.progress = now;
+                queue.bytes -= part.len();
+                queue.parts.pop_front();
+            }
+            Ok(false) => return Flush::Waiting,
+            Err(_) => return Flush::Failed,
+        }
+    }
+    Flush::Done
 }
 
 /// Encrypts and sends what waits.

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::listen::Plain;
+use crate::pipe::Pipe;
 use crate::tls::{Session, TlsConnectError};
 
 /// Who is at the other end.
@@ -36,7 +37,7 @@ impl std::fmt::Display for PeerAddr {
     }
 }
 
-/// A TCP, TLS or Unix connection. Reading and writing take a shared reference, so that the two
+/// A TCP, TLS or Unix connection, or one within the shard ([`Pipe`]). Reading and writing take a shared reference, so that the two
 /// directions can be driven by two futures of one task; it is not for two threads.
 #[derive(Debug)]
 pub struct Stream {
@@ -47,18 +48,30 @@ pub struct Stream {
 enum Inner {
     Plain(Plain),
     Tls(Plain, Box<Session>),
+    Pipe(Pipe),
 }
 
-/// A connection outside of the runtime: its descriptor, and the state of its encryption if it has one.
+/// A connection outside of the runtime.
 #[derive(Debug)]
-pub struct Socket {
-    pub(crate) fd: OwnedFd,
-    pub(crate) tls: Option<Box<Session>>,
+pub struct Socket(pub(crate) Link);
+
+/// What a connection consists of: its descriptor, and the state of its encryption if it has one.
+#[derive(Debug)]
+pub(crate) enum Link {
+    Plain(OwnedFd),
+    Tls(OwnedFd, Box<Session>),
+    Pipe(Pipe),
 }
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, tls: None }
+        Self(Link::Plain(fd))
+    }
+}
+
+impl From<Pipe> for Stream {
+    fn from(pipe: Pipe) -> Self {
+        Self { inner: RefCell::new(Inner::Pipe(pipe)) }
     }
 }
 
@@ -150,6 +163,7 @@ impl Stream {
                 let _later = session.flush(|data| plain.write_now(cx, data));
                 or_pending(read)
             }
+            Inner::Pipe(pipe) => pipe.poll_read(cx, into),
         }
     }
 
@@ -158,6 +172,7 @@ impl Stream {
         match &mut *self.inner.borrow_mut() {
             Inner::Plain(plain) => plain.poll_write(cx, parts),
             Inner::Tls(plain, session) => or_pending(session.write(parts, |data| plain.write_now(cx, data))),
+            Inner::Pipe(pipe) => pipe.poll_write(cx, parts),
         }
     }
 
@@ -201,24 +216,53 @@ impl Stream {
 
     /// Hands what TLS still keeps to the kernel; nothing to do for plain connections.
     async fn flush(&self) -> io::Result<()> {
-        if !self.is_tls() {
+        if !matches!(&*self.inner.borrow(), Inner::Tls(..)) {
             return Ok(());
         }
-        poll_fn(|cx| match &mut *self.inner.borrow_mut() {
-            Inner::Plain(_) => Poll::Ready(Ok(())),
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Waits until what was written is with the kernel, or in the pipe.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.inner.borrow_mut() {
+            Inner::Plain(_) | Inner::Pipe(_) => Poll::Ready(Ok(())),
             Inner::Tls(plain, session) => or_pending(session.flush(|data| plain.write_now(cx, data))),
-        })
-        .await
+        }
+    }
+
+    /// Sends the end of the stream. What was written before must have been flushed.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.inner.borrow_mut() {
+            Inner::Plain(plain) => plain.poll_shutdown(cx),
+            Inner::Tls(plain, session) => {
+                session.close();
+                match session.flush(|data| plain.write_now(cx, data)) {
+                    Ok(()) => plain.poll_shutdown(cx),
+                    error => or_pending(error),
+                }
+            }
+            Inner::Pipe(pipe) => {
+                pipe.end();
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
-        matches!(&*self.inner.borrow(), Inner::Tls(..))
+        match &*self.inner.borrow() {
+            Inner::Plain(_) => false,
+            Inner::Tls(..) => true,
+            Inner::Pipe(pipe) => pipe.is_secure(),
+        }
     }
 
     /// Whether bytes or the end of the stream can be read right now, without reading them. Used
     /// to tell a live idle connection from one that its peer has closed.
     pub fn is_idle(&self) -> bool {
+        if let Inner::Pipe(pipe) = &*self.inner.borrow() {
+            return pipe.is_quiet();
+        }
         let mut byte = [0];
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.poll_read(&mut cx, &mut byte).is_pending()
@@ -227,24 +271,23 @@ impl Stream {
     /// Whether the peer has reset the connection. A peer that has only ended its side may still
     /// be reading, and is not broken.
     pub fn is_broken(&self) -> bool {
-        let (Inner::Plain(plain) | Inner::Tls(plain, _)) = &*self.inner.borrow();
-        match plain {
-            Plain::Tcp(stream) => !matches!(stream.take_error(), Ok(None)),
-            Plain::Unix(stream) => !matches!(stream.take_error(), Ok(None)),
+        match &*self.inner.borrow() {
+            Inner::Plain(Plain::Tcp(stream)) | Inner::Tls(Plain::Tcp(stream), _) => {
+                !matches!(stream.take_error(), Ok(None))
+            }
+            Inner::Plain(Plain::Unix(stream)) | Inner::Tls(Plain::Unix(stream), _) => {
+                !matches!(stream.take_error(), Ok(None))
+            }
+            Inner::Pipe(pipe) => pipe.is_broken(),
         }
     }
 
     /// Sends the end of the stream and closes the connection, reading away for a moment what the
     /// peer still sends, so that a reset does not overtake the last bytes of the answer.
     pub async fn close(self, linger: Duration) {
-        if let Inner::Tls(_, session) = &mut *self.inner.borrow_mut() {
-            session.close();
-        }
-        let ended = match self.flush().await {
-            Ok(()) => poll_fn(|cx| self.inner.borrow_mut().plain().poll_shutdown(cx)).await,
-            Err(error) => Err(error),
-        };
-        if ended.is_err() || linger.is_zero() {
+        let ended = poll_fn(|cx| self.poll_shutdown(cx)).await;
+        // Within the shard nothing overtakes.
+        if ended.is_err() || linger.is_zero() || matches!(&*self.inner.borrow(), Inner::Pipe(_)) {
             return;
         }
         let drain = async {
@@ -266,15 +309,11 @@ impl Stream {
     /// # Errors
     /// The system's; the connection is closed then.
     pub fn into_socket(self) -> io::Result<Socket> {
-        let (plain, tls) = match self.inner.into_inner() {
-            Inner::Plain(plain) => (plain, None),
-            Inner::Tls(plain, session) => (plain, Some(session)),
-        };
-        let fd = match plain {
-            Plain::Tcp(stream) => stream.into_std()?.into(),
-            Plain::Unix(stream) => stream.into_std()?.into(),
-        };
-        Ok(Socket { fd, tls })
+        Ok(Socket(match self.inner.into_inner() {
+            Inner::Plain(plain) => Link::Plain(plain.into_fd()?),
+            Inner::Tls(plain, session) => Link::Tls(plain.into_fd()?, session),
+            Inner::Pipe(pipe) => Link::Pipe(pipe),
+        }))
     }
 
     /// Brings a connection that was held back to the runtime.
@@ -282,25 +321,16 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub fn from_socket(socket: Socket, peer: &PeerAddr) -> io::Result<Self> {
-        let Socket { fd, tls } = socket;
-        let plain = match peer {
-            PeerAddr::Tcp(_) => Plain::Tcp(TcpStream::from_std(fd.into())?),
-            PeerAddr::Unix => Plain::Unix(UnixStream::from_std(fd.into())?),
-        };
-        let inner = match tls {
-            None => Inner::Plain(plain),
-            Some(session) => Inner::Tls(plain, session),
+        let inner = match socket.0 {
+            Link::Plain(fd) => Inner::Plain(Plain::from_fd(fd, peer)?),
+            Link::Tls(fd, session) => Inner::Tls(Plain::from_fd(fd, peer)?, session),
+            Link::Pipe(pipe) => Inner::Pipe(pipe),
         };
         Ok(Self { inner: RefCell::new(inner) })
     }
 }
 
 impl Inner {
-    const fn plain(&mut self) -> &mut Plain {
-        let (Self::Plain(plain) | Self::Tls(plain, _)) = self;
-        plain
-    }
-
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self::Tls(plain, session) = self else { return Poll::Ready(Ok(())) };
         loop {
@@ -328,6 +358,20 @@ impl Inner {
 }
 
 impl Plain {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Tcp(stream) => stream.into_std()?.into(),
+            Self::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+
+    fn from_fd(fd: OwnedFd, peer: &PeerAddr) -> io::Result<Self> {
+        Ok(match peer {
+            PeerAddr::Tcp(_) => Self::Tcp(TcpStream::from_std(fd.into())?),
+            PeerAddr::Unix => Self::Unix(UnixStream::from_std(fd.into())?),
+        })
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(into);
         let polled = match self {

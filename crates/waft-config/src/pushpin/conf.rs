@@ -70,6 +70,7 @@ impl Reading {
         plan.grip.sig_key.clear();
         plan.log.id_cache_ttl = OrOff::Off;
         plan.logging.access = true;
+        plan.server.http2 = false;
         // Pushpin keeps no items, and drops what a slow client does not take.
         plan.defaults.log = false;
         plan.defaults.slow_client = SlowReader::Drop;
