@@ -66,8 +66,8 @@ def get(client, *paths):
         if isinstance(event, h2.events.ResponseReceived):
             statuses[event.stream_id] = status_of(event)
         elif isinstance(event, h2.events.DataReceived):
-            bodies[event.stream_id] += client.take(event)
-        elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+            bodies[event.stream_id] = bodies.get(event.stream_id, b"") + client.take(event)
+        elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)) and event.stream_id in left:
             stream = event.stream_id
             left.discard(stream)
             kind = type(event).__name__
@@ -132,8 +132,8 @@ def frame(opcode, payload):
 
 def websocket(client, path, *texts):
     """A WebSocket by extended CONNECT: sends texts and prints the frames that come."""
-    while h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL not in client.connection.remote_settings:
-        client.event()
+    while not isinstance(client.event(), h2.events.RemoteSettingsChanged):
+        pass
     allowed = client.connection.remote_settings.enable_connect_protocol
     show(f"allowed {allowed}")
     fields = [(":protocol", "websocket"), ("sec-websocket-version", "13")]

@@ -36,7 +36,7 @@ fn start(own: &str, more: &str) -> (Target, Server) {
     });
     let server = Server::start(Setup::native(format!(
         "[server]\nlisten = [\"FRONT\"]\nshards = 1\n{own}\n[control]\nlisten = [\"CONTROL\"]\n\n{more}\n[[route]]\n\
-         targets = [{{ url = \"http://{}\", over_http = true }}]\n",
+         targets = [{{ address = \"{}\", over_http = true }}]\n",
         target.address()
     )));
     (target, server)
