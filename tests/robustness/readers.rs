@@ -190,8 +190,7 @@ fn where_deliveries_have_a_rate_what_does_not_fit_is_counted_and_logged_with_its
     let setup = Setup::new().route(format!("*,id=main {}", target.address()));
     let server = Server::start(setup.handler("message_rate=40").handler("message_hwm=5"));
     let mut client = stream(&server);
-    let items: Vec<_> =
-        (0..50).map(|_| json!({ "channel": "c", "http-stream": { "content": "x" } })).collect();
+    let items: Vec<_> = (0..50).map(|_| json!({ "channel": "c", "http-stream": { "content": "x" } })).collect();
     server.publish(json!(items));
     eventually("dropped deliveries", || (server.metric("waft_drops_total")? >= 40.0).then_some(()));
     server.wait_for_log("The queue of deliveries is full");

@@ -208,7 +208,7 @@ pub(crate) async fn run(shard: Rc<Shard>) {
 /// Delivers what the present slice allows; says whether something is left.
 async fn let_through(shard: &Rc<Shard>) -> bool {
     let mut answers = Answers::default();
-    let mut done = 0;
+    let mut done = 0_usize;
     loop {
         let settings = shard.gateway.settings();
         let next = shard.pace.waiting.borrow().front_weight(settings.pace.and_then(|pace| pace.unit));
@@ -227,7 +227,7 @@ async fn let_through(shard: &Rc<Shard>) -> bool {
             Kind::Ws => ws::deliver_to(shard, delivery.key, &delivery.item),
         }
         done += 1;
-        if done % AT_ONCE == 0 {
+        if done.is_multiple_of(AT_ONCE) {
             tokio::task::yield_now().await;
         }
     }
@@ -275,7 +275,8 @@ mod tests {
         for (name, number) in [("a", 1), ("a", 2), ("b", 10), ("a", 3)] {
             waiting.push(route(name), delivery(number));
         }
-        let order: Vec<u64> = std::iter::from_fn(|| waiting.pop()).map(|(_, delivery)| delivery.key.to_bits()).collect();
+        let order: Vec<u64> =
+            std::iter::from_fn(|| waiting.pop()).map(|(_, delivery)| delivery.key.to_bits()).collect();
         assert_eq!(order, [1, 10, 2, 3]);
         assert!(waiting.routes.is_empty() && waiting.turns.is_empty());
     }
