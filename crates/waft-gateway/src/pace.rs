@@ -208,7 +208,7 @@ pub(crate) async fn run(shard: Rc<Shard>) {
 /// Delivers what the present slice allows; says whether something is left.
 async fn let_through(shard: &Rc<Shard>) -> bool {
     let mut answers = Answers::default();
-    let mut done = 0;
+    let mut done = 0_usize;
     loop {
         let settings = shard.gateway.settings();
         let next = shard.pace.waiting.borrow().front_weight(settings.pace.and_then(|pace| pace.unit));
@@ -227,7 +227,7 @@ async fn let_through(shard: &Rc<Shard>) -> bool {
             Kind::Ws => ws::deliver_to(shard, delivery.key, &delivery.item),
         }
         done += 1;
-        if done % AT_ONCE == 0 {
+        if done.is_multiple_of(AT_ONCE) {
             tokio::task::yield_now().await;
         }
     }

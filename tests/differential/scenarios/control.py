@@ -323,7 +323,7 @@ async def play(w):  # noqa: F811
 @scenario("rate: deliveries are spread over time", config="paced")
 async def play(w):  # noqa: F811
     w.reply(hold("stream", w.channel(), body=""))
-    clients = [await w.stream(name=f"client {number}") for number in range(3)]
+    clients = [await w.stream(name=f"client{number}") for number in range(3)]
     await w.held("stream", count=3)
     began = asyncio.get_running_loop().time()
     items = [{"channel": w.channel(), "http-stream": {"content": str(number)}} for number in range(3)]
