@@ -35,7 +35,7 @@ pub(crate) struct Client {
 }
 
 /// How long the last bytes of a client are read away before its connection closes.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 impl Client {
     pub(crate) fn new(stream: Stream, peer: PeerAddr, door: Door, presence: Presence) -> Self {
