@@ -554,7 +554,18 @@ mod tests {
             check::<Listen>(text, Some(text));
         }
         check::<Listen>("0.0.0.0:80", Some("80"));
-        for text in ["", "host:80", "80?mode=660", "80?tsl", "unix:", "unix:/s?mode=999", "unix:/s?x=y", "65536"] {
+        for text in [
+            "",
+            "host:80",
+            "80?mode=660",
+            "80?tsl",
+            "unix:",
+            "unix:/s?mode=999",
+            "unix:/s?x=y",
+            "65536",
+            "443?tls&client_optional",
+            "443?client_ca=/a",
+        ] {
             check::<Listen>(text, None);
         }
     }

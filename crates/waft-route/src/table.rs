@@ -489,6 +489,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_certificate_narrows_a_route() {
+        let target = || vec![Target::new(TargetAddress::Test)];
+        let route = |client_cert| Route::new(Condition { client_cert, ..Condition::default() }, target());
+        let table = Table::new(vec![route(None), route(Some(true))]).0;
+        let found = |client_cert| {
+            let facts = RequestFacts { client_cert, ..RequestFacts::default() };
+            table.find(&facts).map(|route| route.id.to_string())
+        };
+        assert_eq!(found(true).as_deref(), Some("*,*,*,*,client_cert=yes"));
+        assert_eq!(found(false).as_deref(), Some("*,*,*,*"));
+    }
+
+    #[test]
     fn methods_headers_and_query_narrow_a_route() {
         let wanted = |name: &str, value: Option<&str>| {
             vec![NamedValue { name: name.to_owned(), value: value.map(ToOwned::to_owned) }]

@@ -269,6 +269,11 @@ async fn attend(
         if let Err(error) = reload(running, &mut plan) {
             error!(error = format!("{error:#}"), "The new configuration cannot be used; the old one stays in force.");
         }
+        // There may be other files now, and directories of certificates.
+        match Watch::new(files(&plan, running.configuration), running.tls.directories()) {
+            Ok(next) => watch = next,
+            Err(error) => warn!(%error, "Changes of new files will not be noticed; send SIGHUP after them."),
+        }
     }
 }
 
