@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::histogram::Histogram;
@@ -11,6 +10,7 @@ use crate::http::Response;
 use crate::message::{Assembler, Template};
 use crate::process;
 use crate::server::{Server, Transport};
+use crate::wire::Wire;
 use crate::ws::{self, Frames};
 
 /// Holds that are opened at a time: fewer than what makes Pushpin answer 502.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Exchange {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Wire,
     /// The response so far.
     pub response: Response,
     /// When the request was sent.
@@ -33,17 +33,23 @@ impl Exchange {
     /// Connects, sends the request and registers the socket.
     pub fn begin(address: std::net::SocketAddr, request: &[u8], poll: &Poll, token: usize) -> Result<Self, String> {
         let began = Instant::now();
-        // Over loopback a connection is made inside the call; only a full backlog makes it wait.
-        let connect = || {
-            let stream = std::net::TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            stream.write_all(request)?;
-            poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(|error: std::io::Error| format!("cannot connect to {address}: {error}"))?;
+        let stream = Wire::plain(address).map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        Self::send(stream, request, poll, token, began)
+    }
+
+    /// The same by TLS.
+    pub fn begin_encrypted(server: &Server, request: &[u8], poll: &Poll, token: usize) -> Result<Self, String> {
+        let began = Instant::now();
+        let address = server.encrypted;
+        let stream = Wire::encrypted(address, &server.certificate)
+            .map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        Self::send(stream, request, poll, token, began)
+    }
+
+    fn send(mut stream: Wire, request: &[u8], poll: &Poll, token: usize, began: Instant) -> Result<Self, String> {
+        let sent = stream.write_all(request);
+        let watched = sent.and_then(|()| poll.registry().register(stream.socket(), Token(token), Interest::READABLE));
+        watched.map_err(|error| format!("cannot send a request: {error}"))?;
         Ok(Self { stream, response: Response::new(), began })
     }
 }
@@ -177,7 +183,11 @@ impl Holds {
 
     fn begin(&mut self, server: &Server, index: usize) -> Result<(), String> {
         let request = server.hold_request(self.transport, &self.channel(index));
-        self.exchanges[index] = Some(Exchange::begin(server.clients, &request, &self.poll, index)?);
+        let begun = match self.transport {
+            Transport::Encrypted => Exchange::begin_encrypted(server, &request, &self.poll, index),
+            Transport::Socket | Transport::Stream => Exchange::begin(server.clients, &request, &self.poll, index),
+        };
+        self.exchanges[index] = Some(begun?);
         Ok(())
     }
 
@@ -439,7 +449,7 @@ fn read_listener(
             }
         })?;
         outcome?;
-        if read < scratch.len() && !closed {
+        if read < scratch.len() && !closed && !exchange.stream.is_encrypted() {
             break;
         }
     }

@@ -13,6 +13,7 @@ mod report;
 mod requests;
 mod server;
 mod suite;
+mod wire;
 mod ws;
 
 use std::fmt::Write as _;
@@ -29,7 +30,8 @@ waft-bench run [OPTIONS]   measure
   --quick                  less work, one round, 1000 holds at most
   --rounds N               rounds of each workload, medians are shown (3)
   --servers A,B            of bare, waft, waft-2, pushpin, nginx, haproxy, node-ws (all)
-  --workloads A,B          of delivery, proxy, poll, memory, ws-delivery, ws-echo, ws-memory (all)
+  --workloads A,B          of delivery, proxy, poll, memory, ws-delivery, ws-echo, ws-memory,
+                           tls-delivery, tls-memory (all)
   --holds N,M              numbers of holds (100,1000,10000)
   --nice N                 priority of load and servers, -10 keeps other work out (0)
   --node DIR               where ws-server.js and its node_modules are (bench/target/peers)

@@ -64,6 +64,7 @@ impl Kind {
     pub const fn holds(self, transport: Transport) -> bool {
         match self {
             Self::Nginx => true,
+            _ if matches!(transport, Transport::Encrypted) => matches!(self, Self::Waft | Self::WaftTwo),
             Self::NodeWs => matches!(transport, Transport::Socket),
             _ => self.speaks_grip(),
         }
@@ -124,6 +125,8 @@ pub enum Transport {
     Stream,
     /// A WebSocket; towards the backend it is WebSocket-over-HTTP.
     Socket,
+    /// A chunked HTTP response over TLS.
+    Encrypted,
 }
 
 /// What every server is started with.
@@ -146,18 +149,23 @@ pub struct Server {
     pub kind: Kind,
     /// Where clients connect.
     pub clients: SocketAddr,
+    /// Where clients connect that speak TLS.
+    pub encrypted: SocketAddr,
     /// Where publishers connect.
     pub control: SocketAddr,
+    /// The certificate that it shows to those.
+    pub certificate: PathBuf,
     child: Child,
 }
 
 impl Server {
     /// Starts it and waits until both its doors accept connections.
     pub fn start(kind: Kind, setting: &Setting) -> Result<Self, String> {
-        let (clients, control) = (free_port(), free_port());
+        let (clients, encrypted, control) = (free_port(), free_port(), free_port());
+        make_certificate(&setting.dir)?;
         let dir = setting.dir.join(format!("{}-{}", kind.name(), clients.port()));
         fs::create_dir_all(&dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
-        let command = command(kind, setting, &dir, clients, control)
+        let command = command(kind, setting, &dir, Doors { clients, encrypted, control })
             .map_err(|error| format!("cannot configure {}: {error}", kind.name()))?;
         let log = |name: &str| fs::File::create(dir.join(name)).map_or_else(|_| Stdio::null(), Stdio::from);
         // The server ends with this process, however this process ends.
@@ -171,7 +179,7 @@ impl Server {
             .stderr(log("stderr"))
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", kind.name()))?;
-        let mut own = Self { kind, clients, control, child };
+        let mut own = Self { kind, clients, encrypted, control, certificate: certificate(&setting.dir), child };
         let begin = Instant::now();
         let mut doors = vec![clients];
         if kind != Kind::Haproxy {
@@ -220,7 +228,7 @@ impl Server {
     /// The request that publishes to a channel's holds.
     pub fn publish_hold(&self, transport: Transport, channel: &str, message: &[u8]) -> Vec<u8> {
         let format = match transport {
-            Transport::Stream => "http-stream",
+            Transport::Encrypted | Transport::Stream => "http-stream",
             Transport::Socket => "ws-message",
         };
         self.publish(channel, message, |text| format!(r#""{format}":{{"content":"{text}"}}"#))
@@ -313,14 +321,47 @@ fn free_port() -> SocketAddr {
     }
 }
 
-/// Writes what the server reads at its start, and says how to start it.
-fn command(
-    kind: Kind,
-    setting: &Setting,
-    dir: &Path,
+/// The certificate that all servers show, and the load generator trusts.
+pub fn certificate(dir: &Path) -> PathBuf {
+    dir.join("certs/bench.crt")
+}
+
+/// Makes that certificate if it is not there yet.
+fn make_certificate(dir: &Path) -> Result<(), String> {
+    let cert = certificate(dir);
+    if cert.exists() {
+        return Ok(());
+    }
+    let made = fs::create_dir_all(dir.join("certs")).and_then(|()| {
+        Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=bench", "-addext", "subjectAltName=DNS:bench"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(cert.with_extension("key"))
+            .arg("-out")
+            .arg(&cert)
+            .stderr(Stdio::null())
+            .status()
+    });
+    match made {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("openssl made no certificate: {other:?}")),
+    }
+}
+
+/// The addresses of a server.
+#[derive(Clone, Copy, Debug)]
+struct Doors {
     clients: SocketAddr,
+    encrypted: SocketAddr,
     control: SocketAddr,
-) -> std::io::Result<Vec<String>> {
+}
+
+/// Writes what the server reads at its start, and says how to start it.
+fn command(kind: Kind, setting: &Setting, dir: &Path, doors: Doors) -> std::io::Result<Vec<String>> {
+    let Doors { clients, encrypted, control } = doors;
+    let certs = setting.dir.join("certs").display().to_string();
     let origin = setting.origin;
     let path = |name: &str| dir.join(name).display().to_string();
     Ok(match kind {
@@ -333,7 +374,8 @@ fn command(
             fs::write(
                 dir.join("waft.toml"),
                 format!(
-                    "[server]\nlisten = [\"{clients}\"]\nshards = {shards}\n\n[control]\nlisten = [\"{control}\"]\n\n\
+                    "[server]\nlisten = [\"{clients}\", \"{encrypted}?tls\"]\ntls_certs = \"{certs}\"\nshards = {shards}\n\n\
+                     [control]\nlisten = [\"{control}\"]\n\n\
                      [[route]]\nhost = \"*\"\npath = \"/direct\"\ntargets = [\"{origin}\"]\n\n\
                      [[route]]\nhost = \"*\"\ntargets = [\"{origin},over_http\"]\n"
                 ),
@@ -347,7 +389,7 @@ fn command(
             vec!["pushpin".to_owned(), format!("--config={}", path("pushpin.conf"))]
         }
         Kind::Nginx => {
-            fs::write(dir.join("nginx.conf"), nginx_conf(dir, clients, control, origin))?;
+            fs::write(dir.join("nginx.conf"), nginx_conf(dir, doors, &certs, origin))?;
             vec!["nginx".to_owned(), "-p".to_owned(), dir.display().to_string(), "-c".to_owned(), path("nginx.conf")]
         }
         Kind::NodeWs => vec![
@@ -398,7 +440,8 @@ fn pushpin_conf(dir: &Path, clients: SocketAddr, control: SocketAddr) -> String 
 }
 
 /// nginx with nchan, one worker, and connections to the origin kept open.
-fn nginx_conf(dir: &Path, clients: SocketAddr, control: SocketAddr, origin: SocketAddr) -> String {
+fn nginx_conf(dir: &Path, doors: Doors, certs: &str, origin: SocketAddr) -> String {
+    let Doors { clients, encrypted, control } = doors;
     let dir = dir.display();
     format!(
         "daemon off;\nuser root;\nworker_processes 1;\nworker_rlimit_nofile 20000;\npid {dir}/nginx.pid;\n\
@@ -408,7 +451,8 @@ fn nginx_conf(dir: &Path, clients: SocketAddr, control: SocketAddr, origin: Sock
          client_body_temp_path {dir}/body;\n proxy_temp_path {dir}/proxy;\n fastcgi_temp_path {dir}/fastcgi;\n\
          uwsgi_temp_path {dir}/uwsgi;\n scgi_temp_path {dir}/scgi;\n\
          upstream origin {{ server {origin}; keepalive 256; keepalive_requests 1000000000; }}\n\
-         server {{\n listen {clients} backlog=4096;\n\
+         server {{\n listen {clients} backlog=4096;\n listen {encrypted} ssl backlog=4096;\n\
+         ssl_certificate {certs}/bench.crt;\n ssl_certificate_key {certs}/bench.key;\n\
          location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }}\n\
          location = /stream {{ nchan_subscriber http-chunked; nchan_channel_id $arg_channel;\n\

@@ -27,7 +27,8 @@ pub struct Plan {
 }
 
 /// All workloads.
-pub const WORKLOADS: [&str; 7] = ["delivery", "proxy", "poll", "memory", "ws-delivery", "ws-echo", "ws-memory"];
+pub const WORKLOADS: [&str; 9] =
+    ["delivery", "proxy", "poll", "memory", "ws-delivery", "ws-echo", "ws-memory", "tls-delivery", "tls-memory"];
 
 /// Runs everything and hands each table on when it is complete.
 pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, each: &mut dyn FnMut(&Table)) {
@@ -46,6 +47,8 @@ pub fn run(plan: &Plan, setting: &Setting, origin: &Origin, each: &mut dyn FnMut
         match workload.as_str() {
             "delivery" => own.delivery(Transport::Stream),
             "ws-delivery" => own.delivery(Transport::Socket),
+            "tls-delivery" => own.delivery(Transport::Encrypted),
+            "tls-memory" => own.memory(Transport::Encrypted),
             "ws-echo" => own.echo(),
             "ws-memory" => own.memory(Transport::Socket),
             "proxy" => own.proxy(),
@@ -289,7 +292,7 @@ impl Suite<'_> {
         let table = self.table(
             format!("User memory of an idle {} hold, {holds} holds", describe_transport(transport)),
             "B/hold",
-            Some(1_024.0),
+            Some(if transport == Transport::Encrypted { 4_096.0 } else { 1_024.0 }),
         );
         for kind in self.plan.servers.clone() {
             if !kind.holds(transport) {
@@ -342,6 +345,7 @@ fn describe(channels: Channels) -> &'static str {
 
 fn describe_transport(transport: Transport) -> &'static str {
     match transport {
+        Transport::Encrypted => "TLS stream",
         Transport::Stream => "stream",
         Transport::Socket => "WebSocket",
     }

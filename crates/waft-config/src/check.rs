@@ -120,7 +120,9 @@ fn in_words(condition: &Condition) -> String {
     }
     let proto = condition.proto.map(|proto| if proto == Proto::Ws { "WebSocket only" } else { "HTTP only" });
     let ssl = condition.ssl.map(|ssl| if ssl { "TLS only" } else { "without TLS only" });
-    let mut parts: Vec<String> = [proto, ssl].into_iter().flatten().map(ToOwned::to_owned).collect();
+    let shown = |shown| if shown { "with a client certificate" } else { "without a client certificate" };
+    let mut parts: Vec<String> =
+        [proto, ssl, condition.client_cert.map(shown)].into_iter().flatten().map(ToOwned::to_owned).collect();
     if !condition.methods.is_empty() {
         parts.push(condition.methods.join("|"));
     }

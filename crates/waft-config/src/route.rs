@@ -56,6 +56,9 @@ section! {
         proto: Option<RequestKind> = None, as "\"ws\"";
         /// Whether the client must use TLS. Absent: does not matter.
         ssl: Option<bool> = None, as "true";
+        /// Whether the client must have shown a certificate of an authority in `client_ca` of its address. Absent: does
+        /// not matter.
+        client_cert: Option<bool> = None, as "true";
         /// Methods, any of which fits. Empty: all.
         methods: Vec<String> = Vec::new();
         /// Headers that must be there: `Name` or `Name: value`.
@@ -161,6 +164,7 @@ impl RouteEntry {
             host: HostPattern::parse(&self.host),
             proto: self.proto.map(Into::into),
             ssl: self.ssl,
+            client_cert: self.client_cert,
             path_beg: self.path.clone().filter(|path| !path.is_empty()),
             path_pattern: self.path_pattern.clone().map(|pattern| pattern.0),
             methods: self.methods.clone(),
@@ -226,6 +230,7 @@ impl RouteEntry {
             id: route.shown_id().map(ToString::to_string),
             proto: condition.proto.map(Into::into),
             ssl: condition.ssl,
+            client_cert: condition.client_cert,
             methods: condition.methods.clone(),
             match_headers: condition.headers.iter().cloned().map(HeaderMatch).collect(),
             match_query: condition.query.iter().cloned().map(QueryMatch).collect(),

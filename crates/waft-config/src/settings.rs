@@ -15,10 +15,14 @@ section! {
     /// Where clients connect.
     Server {
         /// Addresses for clients: `port`, `addr:port`, `[v6]:port`, or `unix:/path` with `?mode=660&user=u&group=g`.
-        /// `?tls` behind an address asks for TLS. A change needs a restart.
+        /// `?tls` behind an address asks for TLS; `&client_ca=/path.pem` behind that lets only clients in that show a
+        /// certificate of these authorities, and `&client_optional` others too, for routes with `client_cert` to tell
+        /// them apart. A change needs a restart.
         listen: Vec<Listen> = Listen::plain("7999").into_iter().collect();
-        /// Directory with the certificates of TLS addresses: `www.example.com.crt` and `.key`, `_.example.com.crt`
-        /// for all names one level below, `default_443.crt` for the rest of a port.
+        /// Directory with the certificates of TLS addresses and their keys, PEM files with any names, also in directories
+        /// of their own below it. Each is shown for the names in it, and for the one its file is called by, as in
+        /// `www.example.com.crt` or, for all names one level below, `_.example.com.crt`. `default_443.crt` or
+        /// `default.crt` is for the rest of a port. Changed files are taken at once. `www.example.com.ocsp` is sent along.
         tls_certs: Option<PathBuf> = None, as "\"/etc/waft/certs\"";
         /// Threads that serve clients; 0 is one for each processor. A change needs a restart.
         shards: usize = 0;
@@ -84,6 +88,8 @@ section! {
         header_fields: NonZeroUsize = at_least_one(100);
         /// Time from the first byte of a request head to its last.
         header_timeout: Duration = Duration::from_secs(30);
+        /// Time for the handshake of a TLS connection.
+        handshake_timeout: Duration = Duration::from_secs(10);
         /// Items that may wait for a client that reads slowly; then the route's `slow_client` decides.
         queue_items: NonZeroUsize = at_least_one(1000);
         /// Bytes that may wait for a client that reads slowly; then the route's `slow_client` decides.

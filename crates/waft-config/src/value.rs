@@ -1,6 +1,7 @@
 //! The values that settings are made of: durations, sizes, addresses, rules.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::de::{Error as _, Visitor};
@@ -245,6 +246,10 @@ pub struct Listen {
     pub endpoint: Endpoint,
     /// Whether clients speak TLS there.
     pub tls: bool,
+    /// Authorities one of which must vouch for a client.
+    pub client_ca: Option<PathBuf>,
+    /// Clients without a certificate are let in too.
+    pub client_optional: bool,
     /// Owner that the Unix socket is given to.
     pub user: Option<String>,
     /// Group that the Unix socket is given to.
@@ -264,17 +269,28 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, NotAValue> {
         let (address, query) = text.split_once('?').unwrap_or((text, ""));
         let mut endpoint: Endpoint = address.parse().map_err(|_no_endpoint| NotAValue)?;
-        let mut listen = (false, None, None);
+        let mut listen = Self {
+            endpoint: endpoint.clone(),
+            tls: false,
+            client_ca: None,
+            client_optional: false,
+            user: None,
+            group: None,
+        };
         for param in query.split('&').filter(|param| !param.is_empty()) {
             match (&mut endpoint, param.split_once('=')) {
-                (_, None) if param == "tls" => listen.0 = true,
+                (_, None) if param == "tls" => listen.tls = true,
+                (_, None) if param == "client_optional" => listen.client_optional = true,
+                (_, Some(("client_ca", path))) if !path.is_empty() => listen.client_ca = Some(path.into()),
                 (Endpoint::Unix { mode, .. }, Some(("mode", octal))) => *mode = Some(octal.parse::<OctalMode>()?.0),
-                (Endpoint::Unix { .. }, Some(("user", user))) => listen.1 = Some(user.to_owned()),
-                (Endpoint::Unix { .. }, Some(("group", group))) => listen.2 = Some(group.to_owned()),
+                (Endpoint::Unix { .. }, Some(("user", user))) => listen.user = Some(user.to_owned()),
+                (Endpoint::Unix { .. }, Some(("group", group))) => listen.group = Some(group.to_owned()),
                 _ => return Err(NotAValue),
             }
         }
-        Ok(Self { endpoint, tls: listen.0, user: listen.1, group: listen.2 })
+        let is_whole = listen.tls || listen.client_ca.is_none();
+        let is_whole = is_whole && (listen.client_ca.is_some() || !listen.client_optional);
+        if is_whole { Ok(Self { endpoint, ..listen }) } else { Err(NotAValue) }
     }
 }
 
@@ -290,6 +306,8 @@ impl fmt::Display for Listen {
             }
         }
         params.extend(self.tls.then(|| "tls".to_owned()));
+        params.extend(self.client_ca.as_ref().map(|path| format!("client_ca={}", path.display())));
+        params.extend(self.client_optional.then(|| "client_optional".to_owned()));
         params.extend(self.user.as_ref().map(|user| format!("user={user}")));
         params.extend(self.group.as_ref().map(|group| format!("group={group}")));
         if params.is_empty() { Ok(()) } else { write!(f, "?{}", params.join("&")) }
@@ -523,11 +541,31 @@ mod tests {
 
     #[test]
     fn addresses_to_listen_on_keep_their_parameters() {
-        for text in ["7999", "127.0.0.1:80", "[::]:80", "443?tls", "unix:/s", "unix:/s?mode=660&tls&user=u&group=g"] {
+        for text in [
+            "7999",
+            "127.0.0.1:80",
+            "[::]:80",
+            "443?tls",
+            "unix:/s",
+            "unix:/s?mode=660&tls&user=u&group=g",
+            "443?tls&client_ca=/a.pem",
+            "443?tls&client_ca=/a.pem&client_optional",
+        ] {
             check::<Listen>(text, Some(text));
         }
         check::<Listen>("0.0.0.0:80", Some("80"));
-        for text in ["", "host:80", "80?mode=660", "80?tsl", "unix:", "unix:/s?mode=999", "unix:/s?x=y", "65536"] {
+        for text in [
+            "",
+            "host:80",
+            "80?mode=660",
+            "80?tsl",
+            "unix:",
+            "unix:/s?mode=999",
+            "unix:/s?x=y",
+            "65536",
+            "443?tls&client_optional",
+            "443?client_ca=/a",
+        ] {
             check::<Listen>(text, None);
         }
     }

@@ -108,6 +108,17 @@ fn of_connections(out: &mut Exposition, totals: &Totals<'_>) {
         "Client connections refused for want of room or descriptors.",
         totals.count(|shard| &shard.connections_refused),
     );
+    out.counter("waft_tls_handshakes_total", "TLS handshakes of clients.", totals.count(|shard| &shard.handshakes));
+    out.counter(
+        "waft_tls_handshakes_resumed_total",
+        "TLS handshakes of clients that were known from an earlier connection.",
+        totals.count(|shard| &shard.handshakes_resumed),
+    );
+    out.counter(
+        "waft_tls_handshakes_failed_total",
+        "TLS handshakes that failed or took too long.",
+        totals.count(|shard| &shard.handshakes_failed),
+    );
     out.counter(
         "waft_connection_seconds_total",
         "Time that client connections were open, all added up.",

@@ -35,7 +35,7 @@ pub(crate) struct Client {
 }
 
 /// How long the last bytes of a client are read away before its connection closes.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 impl Client {
     pub(crate) fn new(stream: Stream, peer: PeerAddr, door: Door, presence: Presence) -> Self {
@@ -71,10 +71,13 @@ impl Client {
     /// Closes the connection, so that the client gets everything that was written to it.
     pub(crate) async fn close(mut self, shard: &Shard) {
         // A client that has sent nothing more cannot cause a reset that overtakes the answer.
-        let quiet = self.buffer.is_empty() && !self.stream.is_tls() && self.stream.is_idle();
+        let quiet = self.buffer.is_empty() && self.stream.is_idle();
         self.buffer.release(&shard.buffers);
         if !quiet {
             self.stream.close(LINGER).await;
+        } else if self.stream.is_tls() {
+            // The end is part of the protocol.
+            self.stream.close(Duration::ZERO).await;
         }
     }
 }

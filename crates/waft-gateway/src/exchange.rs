@@ -64,7 +64,7 @@ impl Headers for HeadFields<'_> {
 }
 
 /// Finds the route of a request.
-fn find_route(settings: &Settings, head: &RequestHead, secure: bool) -> Option<Arc<Route>> {
+fn find_route(settings: &Settings, head: &RequestHead, secure: bool, client_cert: bool) -> Option<Arc<Route>> {
     if settings.accept_route_header
         && let Some(id) = head.field("pushpin-route")
     {
@@ -76,6 +76,7 @@ fn find_route(settings: &Settings, head: &RequestHead, secure: bool) -> Option<A
         path: head.path(),
         proto: if is_websocket(head) { Proto::Ws } else { Proto::Http },
         ssl: secure,
+        client_cert,
         method: head.method(),
         query: head.query().unwrap_or_default(),
         headers: &HeadFields(head),
@@ -109,7 +110,7 @@ pub(crate) async fn prepare(
         let failure = Failure::request(501, "This server makes no tunnels.");
         return Err(refuse(shard, client, &head, &failure.answer(false), false).await);
     }
-    let Some(route) = find_route(&settings, &head, secure) else {
+    let Some(route) = find_route(&settings, &head, secure, client.stream.is_peer_verified()) else {
         debug!(host = head.host(), path = head.path(), "No route for a request.");
         shard.metrics.requests_failed.add(1);
         let mut answer = Failure::request(502, "Route not found").answer(false);

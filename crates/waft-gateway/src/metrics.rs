@@ -149,6 +149,12 @@ shard_metrics! {
     connections_accepted: Counter,
     /// Client connections refused because the limit was reached or the system had no descriptor left.
     connections_refused: Counter,
+    /// TLS handshakes of clients.
+    handshakes: Counter,
+    /// Those of clients that were known from an earlier connection.
+    handshakes_resumed: Counter,
+    /// TLS handshakes that failed or took too long.
+    handshakes_failed: Counter,
     /// Connections at rest between two requests.
     connections_idle: Gauge,
     /// Requests read from clients.

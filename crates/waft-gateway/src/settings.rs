@@ -237,6 +237,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Streams that an HTTP/2 connection may have open at once: 100. None: HTTP/2 is not served.
     pub http2: Option<u32>,
+    /// How long a TLS handshake may take: 10 s.
+    pub handshake_timeout: Duration,
     /// How long a connection may rest between two requests: 5 min.
     pub idle_timeout: Duration,
     /// Client connections: as many as descriptors allow.
@@ -271,6 +273,7 @@ impl Default for Limits {
             head: HeadLimits::default(),
             head_timeout: Duration::from_secs(30),
             http2: Some(100),
+            handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
             connections_max: 1 << 20,
             queue: QueueLimits::default(),

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 use waft_hub::Listeners;
-use waft_net::{Accepted, HeldSet, Key, Listener, Readiness, TlsAcceptor, Watch};
+use waft_net::{Accepted, HeldSet, Key, Listener, PeerAddr, Readiness, Stream, TlsAcceptError, TlsAcceptor, Watch};
 
 use crate::ask::Asking;
 use crate::buffer::Buffers;
@@ -25,7 +25,8 @@ use crate::metrics::ShardMetrics;
 use crate::pace;
 use crate::pool::Pool;
 use crate::record::ShardRecord;
-use crate::service::Door;
+use crate::respond;
+use crate::service::{Answer, Door};
 use crate::sign::Signatures;
 use crate::update::{self, Updates};
 use crate::ws;
@@ -73,6 +74,8 @@ pub(crate) struct Shard {
     /// Told when a slow client has taken what waited.
     pub(crate) drained: Notify,
     pub(crate) connections: Rc<Connections>,
+    /// When it was last told that a client speaks plain HTTP to a TLS port.
+    told_plain: Cell<Option<Instant>>,
     draining: Cell<bool>,
     stop: Notify,
 }
@@ -185,6 +188,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         slow: RefCell::default(),
         drained: Notify::new(),
         connections,
+        told_plain: Cell::new(None),
         draining: Cell::new(false),
         stop: Notify::new(),
     });
@@ -284,15 +288,8 @@ async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<Tl
                 match &tls {
                     None => shard.serve(Client::new(plain.into(), peer, door, presence)),
                     Some(acceptor) => {
-                        let (shard, acceptor) = (Rc::clone(&shard), acceptor.clone());
-                        spawn_local(async move {
-                            let limit = shard.gateway.settings().limits.head_timeout;
-                            match tokio::time::timeout(limit, acceptor.accept(plain.into())).await {
-                                Ok(Ok(stream)) => shard.serve(Client::new(stream, peer, door, presence)),
-                                Ok(Err(error)) => tracing::debug!(client = %peer, %error, "A TLS handshake failed."),
-                                Err(_late) => tracing::debug!(client = %peer, "A TLS handshake took too long."),
-                            }
-                        });
+                        let arrived = Arrived { stream: plain.into(), peer, door, presence };
+                        spawn_local(shake_hands(Rc::clone(&shard), acceptor.clone(), arrived));
                     }
                 }
             }
@@ -304,6 +301,52 @@ async fn accept(shard: Rc<Shard>, accepted: Accepted, door: Door, tls: Option<Tl
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// A connection before its TLS handshake.
+struct Arrived {
+    stream: Stream,
+    peer: PeerAddr,
+    door: Door,
+    presence: Presence,
+}
+
+/// Performs the handshake of a connection, and serves it.
+async fn shake_hands(shard: Rc<Shard>, acceptor: TlsAcceptor, arrived: Arrived) {
+    let Arrived { stream, peer, door, presence } = arrived;
+    let limit = shard.gateway.settings().limits.handshake_timeout;
+    let accepted = tokio::time::timeout(limit, acceptor.accept(stream)).await;
+    match accepted {
+        Ok(Ok(stream)) => {
+            shard.metrics.handshakes.add(1);
+            shard.metrics.handshakes_resumed.add(u64::from(stream.is_resumed()));
+            return shard.serve(Client::new(stream, peer, door, presence));
+        }
+        Ok(Err(TlsAcceptError::PlainHttp(stream))) => refuse_plain(&shard, &peer, stream).await,
+        Ok(Err(TlsAcceptError::Failed(error))) => debug!(client = %peer, %error, "A TLS handshake failed."),
+        Ok(Err(error)) => debug!(client = %peer, ?error, "A TLS handshake failed."),
+        Err(_late) => debug!(client = %peer, ?limit, "A TLS handshake took too long."),
+    }
+    shard.metrics.handshakes_failed.add(1);
+}
+
+/// Tells a client, and whoever reads the log, that a port speaks TLS.
+async fn refuse_plain(shard: &Shard, peer: &PeerAddr, stream: Stream) {
+    /// How long nothing more is said about such clients.
+    const SILENCE: Duration = Duration::from_secs(10);
+    let now = Instant::now();
+    if shard.told_plain.get().is_none_or(|told| now.saturating_duration_since(told) > SILENCE) {
+        shard.told_plain.set(Some(now));
+        warn!(
+            client = %peer,
+            "A client speaks plain HTTP to a TLS port; its address must begin with https:// or wss://, or the port must lose `?tls`."
+        );
+    }
+    let answer = Answer::text(400, "This port speaks TLS: use https.\n");
+    let out = respond::own(false, waft_http1::Version::Http11, &answer, false);
+    if stream.write_all(&out).await.is_ok() {
+        stream.close(client::LINGER).await;
     }
 }
 

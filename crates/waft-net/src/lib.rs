@@ -40,5 +40,8 @@ pub use memory::give_memory_back;
 pub use pipe::{PIPE_ROOM, Pipe};
 pub use rustls::ClientConfig;
 pub use stream::{PeerAddr, Socket, Stream};
-pub use tls::{ClientIdentity, TlsAcceptor, TlsConnectError, TlsError, client_config};
+pub use tls::{
+    CertificateProblem, Certificates, ClientAuth, ClientIdentity, Shown, TlsAcceptError, TlsAcceptor, TlsConnectError,
+    TlsError, client_config,
+};
 pub use watch::{Happened, Watch};

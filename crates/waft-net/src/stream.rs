@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::listen::Plain;
 use crate::pipe::Pipe;
-use crate::tls::{Session, TlsConnectError};
+use crate::tls::{Session, TlsConnectError, is_plain_http};
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,18 +130,40 @@ impl Stream {
         let failed = |error| TlsConnectError::new(name, error);
         let session = Session::client(Arc::clone(config), proved)
             .map_err(|error| TlsConnectError::Refused { name: name.to_owned(), error })?;
-        self.encrypt(session).await.map_err(failed)
+        self.encrypt(session).await.map_err(|(error, _)| failed(error))
     }
 
-    /// Performs the handshake of `session`.
-    pub(crate) async fn encrypt(self, mut session: Session) -> io::Result<Self> {
+    /// Performs the handshake of `session`. Where that fails because a client speaks plain HTTP, the connection comes
+    /// back with the error.
+    pub(crate) async fn encrypt(self, mut session: Session) -> Result<Self, (io::Error, Option<Self>)> {
         let Inner::Plain(plain) = self.inner.into_inner() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the connection is encrypted already"));
+            let twice = io::Error::new(io::ErrorKind::InvalidInput, "the connection is encrypted already");
+            return Err((twice, None));
         };
-        session.advance().map_err(io::Error::other)?;
+        if let Err(error) = session.advance() {
+            return Err((io::Error::other(error), None));
+        }
         let mut shaken = Inner::Tls(plain, Box::new(session));
-        poll_fn(|cx| shaken.poll_handshake(cx)).await?;
-        Ok(Self { inner: RefCell::new(shaken) })
+        match poll_fn(|cx| shaken.poll_handshake(cx)).await {
+            Ok(()) => Ok(Self { inner: RefCell::new(shaken) }),
+            Err(error) => match shaken {
+                Inner::Tls(plain, session) if is_plain_http(&error, session.first()) => {
+                    Err((error, Some(plain.into())))
+                }
+                _ => Err((error, None)),
+            },
+        }
+    }
+
+    /// Whether the peer has proved who it is by a certificate that was asked for.
+    pub fn is_peer_verified(&self) -> bool {
+        matches!(&*self.inner.borrow(), Inner::Tls(_, session) if session.common().peer_certificates().is_some())
+    }
+
+    /// Whether the peer was known from an earlier connection, so that the handshake was a short one.
+    pub fn is_resumed(&self) -> bool {
+        use rustls::HandshakeKind::Resumed;
+        matches!(&*self.inner.borrow(), Inner::Tls(_, session) if session.common().handshake_kind() == Some(Resumed))
     }
 
     /// Reads what is there, waiting for the first byte. 0 is the end of the stream.
@@ -348,8 +370,10 @@ impl Inner {
                 Ok(false) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => {
-                    // The peer learns what was wrong, if it takes that at once.
-                    let _told = session.flush(|data| plain.write_now(cx, data));
+                    // The peer learns what was wrong, if it takes that at once and understands it.
+                    if !is_plain_http(&error, session.first()) {
+                        let _told = session.flush(|data| plain.write_now(cx, data));
+                    }
                     return Poll::Ready(Err(error));
                 }
             }

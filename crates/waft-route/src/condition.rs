@@ -13,6 +13,8 @@ pub struct Condition {
     pub proto: Option<Proto>,
     /// Whether the client side must (`true`) or must not (`false`) be TLS. `None`: both.
     pub ssl: Option<bool>,
+    /// Whether the client must (`true`) or must not (`false`) have proved itself by a certificate. `None`: both.
+    pub client_cert: Option<bool>,
     /// Prefix of the path in its percent-encoded form: `/p` matches `/pq`. Never empty.
     pub path_beg: Option<String>,
     /// What the path behind `path_beg` must match, in Mongrel2's language. A path with that beginning which does not
@@ -34,6 +36,9 @@ impl Condition {
         let path = self.path_beg.as_deref().unwrap_or(if self.path_pattern.is_some() { "" } else { "*" });
         let pattern = self.path_pattern.as_ref().map_or("", |pattern| pattern.as_str());
         let mut id = format!("{},{proto},{ssl},{path}{pattern}", self.host);
+        if let Some(client_cert) = self.client_cert {
+            id.push_str(if client_cert { ",client_cert=yes" } else { ",client_cert=no" });
+        }
         if !self.methods.is_empty() {
             id.push_str(",method=");
             id.push_str(&self.methods.join("|"));

@@ -24,6 +24,8 @@ pub struct RequestFacts<'a> {
     pub proto: Proto,
     /// Whether the client side is TLS.
     pub ssl: bool,
+    /// Whether the client has proved itself by a certificate.
+    pub client_cert: bool,
     /// The method.
     pub method: &'a str,
     /// The query in its percent-encoded form, without the question mark.
@@ -34,7 +36,16 @@ pub struct RequestFacts<'a> {
 
 impl Default for RequestFacts<'_> {
     fn default() -> Self {
-        Self { host: None, path: "/", proto: Proto::Http, ssl: false, method: "GET", query: "", headers: &NoHeaders }
+        Self {
+            host: None,
+            path: "/",
+            proto: Proto::Http,
+            ssl: false,
+            client_cert: false,
+            method: "GET",
+            query: "",
+            headers: &NoHeaders,
+        }
     }
 }
 
@@ -45,6 +56,7 @@ impl fmt::Debug for RequestFacts<'_> {
             .field("path", &self.path)
             .field("proto", &self.proto)
             .field("ssl", &self.ssl)
+            .field("client_cert", &self.client_cert)
             .field("method", &self.method)
             .field("query", &self.query)
             .finish_non_exhaustive()
@@ -80,7 +92,7 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> Headers for &[(N, V)] {
 /// The routes of the exact host are asked; if the host is not listed, those of the longest
 /// `*.suffix` or pattern that fits; if there is none, those of `*`. A listed host never falls back.
 /// Among the routes of a host one with `proto` goes before one without, then the longer `path_beg`,
-/// then one with a pattern, then one with `ssl`, then the one with more conditions on method,
+/// then one with a pattern, then one with `ssl`, then the one with more conditions on client certificate, method,
 /// headers and query, then the earlier. A path whose beginning belongs to a pattern that it does not
 /// match never falls back either.
 #[derive(Debug, Default)]
@@ -253,7 +265,10 @@ fn unusable(route: &Route, seen: &HashSet<Condition>) -> Option<&'static str> {
 
 /// Orders conditions of one host: the larger is asked first.
 fn rank(condition: &Condition) -> (bool, usize, bool, bool, usize) {
-    let more = usize::from(!condition.methods.is_empty()) + condition.headers.len() + condition.query.len();
+    let more = usize::from(condition.client_cert.is_some())
+        + usize::from(!condition.methods.is_empty())
+        + condition.headers.len()
+        + condition.query.len();
     let path = condition.path_beg.as_ref().map_or(0, String::len);
     (condition.proto.is_some(), path, condition.path_pattern.is_some(), condition.ssl.is_some(), more)
 }
@@ -261,6 +276,7 @@ fn rank(condition: &Condition) -> (bool, usize, bool, bool, usize) {
 fn fits(condition: &Condition, facts: &RequestFacts<'_>) -> bool {
     condition.proto.is_none_or(|proto| proto == facts.proto)
         && condition.ssl.is_none_or(|ssl| ssl == facts.ssl)
+        && condition.client_cert.is_none_or(|client_cert| client_cert == facts.client_cert)
         && condition.path_beg.as_ref().is_none_or(|beg| facts.path.starts_with(beg.as_str()))
         && (condition.methods.is_empty() || condition.methods.iter().any(|method| method == facts.method))
         && condition.headers.iter().all(|wanted| facts.headers.has(&wanted.name, wanted.value.as_deref()))
@@ -470,6 +486,19 @@ mod tests {
         ]);
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(table.routes().is_empty());
+    }
+
+    #[test]
+    fn a_client_certificate_narrows_a_route() {
+        let target = || vec![Target::new(TargetAddress::Test)];
+        let route = |client_cert| Route::new(Condition { client_cert, ..Condition::default() }, target());
+        let table = Table::new(vec![route(None), route(Some(true))]).0;
+        let found = |client_cert| {
+            let facts = RequestFacts { client_cert, ..RequestFacts::default() };
+            table.find(&facts).map(|route| route.id.to_string())
+        };
+        assert_eq!(found(true).as_deref(), Some("*,*,*,*,client_cert=yes"));
+        assert_eq!(found(false).as_deref(), Some("*,*,*,*"));
     }
 
     #[test]

@@ -253,9 +253,10 @@ pub fn metric_sum(page: &str, name: &str) -> Option<f64> {
 }
 
 fn write_files(subject: Subject, setup: &Setup, directory: &Path, addresses: &Addresses) -> PathBuf {
+    setup.copy_into(directory);
     if setup.is_native() {
         let path = directory.join("waft.toml");
-        fs::write(&path, setup.native_text(addresses)).unwrap();
+        fs::write(&path, setup.native_text(directory, addresses)).unwrap();
         return path;
     }
     let path = directory.join("pushpin.conf");

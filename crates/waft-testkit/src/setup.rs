@@ -1,8 +1,9 @@
 use std::fmt::Write as _;
+use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::{Authority, Target};
+use crate::{Authority, Certificate, Target};
 
 /// How a server is set up, in the terms of Pushpin's files, which both programs read.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +15,7 @@ pub struct Setup {
     listen: Vec<String>,
     native: Option<String>,
     environment: Vec<(String, String)>,
+    copies: Vec<(PathBuf, String)>,
 }
 
 /// The addresses a server is told to use.
@@ -72,6 +74,25 @@ impl Setup {
         self
     }
 
+    /// Copies a file to a path beside the configuration.
+    pub fn copy(mut self, from: &Path, to: &str) -> Self {
+        self.copies.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// Copies a certificate and its key, as `to` with `.crt` and `.key`.
+    pub fn certificate(self, certificate: &Certificate, to: &str) -> Self {
+        self.copy(&certificate.cert, &format!("{to}.crt")).copy(&certificate.key, &format!("{to}.key"))
+    }
+
+    pub(crate) fn copy_into(&self, directory: &Path) {
+        for (from, to) in &self.copies {
+            let to = directory.join(to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(from, to).unwrap();
+        }
+    }
+
     /// Makes an authority one of those that the system knows.
     pub fn trusting(self, authority: &Authority) -> Self {
         self.env("SSL_CERT_FILE", authority.file().display().to_string())
@@ -81,7 +102,8 @@ impl Setup {
         &self.environment
     }
 
-    /// Uses a waft.toml instead of Pushpin's files; `FRONT` and `CONTROL` in it become the addresses. For waft alone.
+    /// Uses a waft.toml instead of Pushpin's files; `FRONT` and `CONTROL` in it become the addresses,
+    /// `DIRECTORY` the one it is in. For waft alone.
     pub fn native(toml: impl Into<String>) -> Self {
         Self { native: Some(toml.into()), ..Self::default() }
     }
@@ -90,8 +112,8 @@ impl Setup {
         self.native.is_some()
     }
 
-    pub(crate) fn native_text(&self, addresses: &Addresses) -> String {
-        let text = self.native.as_deref().unwrap_or_default();
+    pub(crate) fn native_text(&self, directory: &Path, addresses: &Addresses) -> String {
+        let text = self.native.as_deref().unwrap_or_default().replace("DIRECTORY", &directory.display().to_string());
         text.replace("FRONT", &addresses.front.to_string()).replace("CONTROL", &addresses.control.to_string())
     }
 

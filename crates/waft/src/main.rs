@@ -10,6 +10,7 @@ mod publish;
 mod reload;
 mod serve;
 mod settings;
+mod tls;
 
 use std::process::ExitCode;
 

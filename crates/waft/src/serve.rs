@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -14,12 +14,13 @@ use waft_control::{ControlApi, ControlConfig, Demo, MetricsService};
 use waft_doors::Doors;
 use waft_gateway::{AccessLog, Door, Entrance, Gateway, Service};
 use waft_grip::sig::VerifyingKey;
-use waft_net::{ClientIdentity, Endpoint, TlsAcceptor, bind, client_config, spawn_shards};
+use waft_net::{Endpoint, TlsAcceptor, bind, spawn_shards};
 
 use crate::logging::Log;
 use crate::pid_file::PidFile;
 use crate::reload::Watch;
 use crate::settings::{doors, from_plan, hub_limits};
+use crate::tls::{self, Tls};
 
 /// Where the configuration comes from, at start and for each reload.
 pub(crate) struct Configuration {
@@ -46,7 +47,7 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     for warning in waft_config::warnings(&plan) {
         warn!("{warning}");
     }
-    tell_unusable_certificates(&plan);
+    tls::tell_unusable(&plan);
     if (plan.server.client_max.get() as u64) > descriptors {
         warn!(
             client_max = plan.server.client_max,
@@ -62,7 +63,8 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let gateway = Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default()));
     let gateway = Arc::new(doors.observe(gateway));
     let control = Arc::new(ControlApi::new(control_config(&plan)?));
-    let entrances = entrances(&plan, shards, &control)?;
+    let tls = Tls::new(&plan)?;
+    let entrances = entrances(&plan, shards, &control, &tls)?;
     gateway.open_handlers(&gateway.settings())?;
     // Closed when everything else has ended, so that the end is told too.
     let _open_doors = doors.open(&gateway)?;
@@ -79,7 +81,8 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let running_gateway = Running { gateway: &gateway, control: &control, configuration, log: &log, access };
+        let running_gateway =
+            Running { gateway: &gateway, control: &control, tls: &tls, configuration, log: &log, access };
         attend(&running_gateway, plan, &mut signals, panics).await?;
         drain(&gateway, running, &mut signals).await
     })
@@ -151,7 +154,7 @@ fn start(
 }
 
 /// Binds every address once for each shard.
-fn entrances(plan: &Plan, shards: usize, control: &Arc<ControlApi>) -> Result<Vec<Vec<Entrance>>> {
+fn entrances(plan: &Plan, shards: usize, control: &Arc<ControlApi>, tls: &Tls) -> Result<Vec<Vec<Entrance>>> {
     let mut all: Vec<Vec<Entrance>> = (0..shards).map(|_| Vec::new()).collect();
     let mut open = |listen: &Listen, door: Door, tls: Option<&TlsAcceptor>, what: &str| -> Result<()> {
         let (listeners, bound) = bind(&listen.endpoint, shards).with_context(|| {
@@ -166,17 +169,12 @@ fn entrances(plan: &Plan, shards: usize, control: &Arc<ControlApi>) -> Result<Ve
         }
         Ok(())
     };
-    for listen in &plan.server.listen {
-        ensure!(!listen.tls, "{}: TLS for clients is not available yet; put a TLS proxy in front", listen.endpoint);
-        open(listen, Door::Front, None, "clients")?;
+    for (listen, acceptor) in plan.server.listen.iter().zip(&tls.front) {
+        open(listen, Door::Front, acceptor.as_ref(), "clients")?;
     }
-    let tls = match (&plan.control.cert, &plan.control.key) {
-        (Some(cert), Some(key)) => Some(TlsAcceptor::from_files(cert, key)?),
-        _ => None,
-    };
     let control: Arc<dyn Service> = Arc::<ControlApi>::clone(control);
     for listen in &plan.control.listen {
-        open(listen, Door::Service(Arc::clone(&control)), tls.as_ref(), "control")?;
+        open(listen, Door::Service(Arc::clone(&control)), tls.control.as_ref(), "control")?;
     }
     if let Some(listen) = &plan.metrics.listen {
         open(listen, Door::Service(Arc::new(MetricsService::new(control_config(plan)?))), None, "metrics")?;
@@ -230,6 +228,7 @@ fn raise_descriptor_limit() -> u64 {
 struct Running<'a> {
     gateway: &'a Gateway,
     control: &'a ControlApi,
+    tls: &'a Tls,
     configuration: &'a Configuration,
     log: &'a Log,
     access: Option<Arc<AccessLog>>,
@@ -245,7 +244,7 @@ async fn attend(
     /// How long a changed file may still be being written.
     const SETTLE: Duration = Duration::from_millis(200);
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut watch = Watch::new(files(&plan, running.configuration))?;
+    let mut watch = Watch::new(files(&plan, running.configuration), running.tls.directories())?;
     loop {
         tokio::select! {
             _ = hangup.recv() => {
@@ -269,6 +268,11 @@ async fn attend(
         }
         if let Err(error) = reload(running, &mut plan) {
             error!(error = format!("{error:#}"), "The new configuration cannot be used; the old one stays in force.");
+        }
+        // There may be other files now, and directories of certificates.
+        match Watch::new(files(&plan, running.configuration), running.tls.directories()) {
+            Ok(next) => watch = next,
+            Err(error) => warn!(%error, "Changes of new files will not be noticed; send SIGHUP after them."),
         }
     }
 }
@@ -299,7 +303,8 @@ fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     settings.access_file.clone_from(&running.access);
     let changes = waft_config::diff(plan, &next);
     running.gateway.renew();
-    tell_unusable_certificates(&next);
+    running.tls.reload();
+    tls::tell_unusable(&next);
     if changes.is_empty() {
         info!("The configuration was read again; nothing has changed.");
         return Ok(());
@@ -316,19 +321,6 @@ fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     info!(routes = next.routes.len(), "The new configuration is in force.");
     *plan = next;
     Ok(())
-}
-
-/// Says at once which targets cannot be shown the certificate that they want, and not only when they are needed.
-fn tell_unusable_certificates(plan: &Plan) {
-    for target in plan.routes.iter().flat_map(|route| &route.targets).filter(|target| target.ssl) {
-        if let (Some(cert), Some(key)) = (&target.client_cert, &target.client_key) {
-            let usable = ClientIdentity::from_files(cert, key)
-                .and_then(|identity| client_config(true, Some(&identity), &[]).map(drop));
-            if let Err(error) = usable {
-                error!(target = %target.address, %error, "A target cannot be called until its client certificate can be used.");
-            }
-        }
-    }
 }
 
 /// Waits for the shards to end.

@@ -145,6 +145,7 @@ fn limits(plan: &Plan) -> Limits {
         },
         head_timeout: plan.limits.header_timeout.0,
         http2: plan.server.http2.then(|| plan.limits.http2_streams_max.get()),
+        handshake_timeout: plan.limits.handshake_timeout.0,
         idle_timeout: plan.limits.idle_timeout.duration().unwrap_or(NEVER),
         connections_max: plan.server.client_max.get(),
         queue: QueueLimits {

@@ -106,7 +106,14 @@ impl<'a> Reading<'a> {
         match server.bind_addr.parse::<IpAddr>() {
             Ok(address) if server.port != 0 => {
                 let endpoint = Endpoint::Tcp(SocketAddr::new(address, server.port));
-                self.plan.server.listen = vec![Listen { endpoint, tls: server.use_ssl, user: None, group: None }];
+                self.plan.server.listen = vec![Listen {
+                    endpoint,
+                    tls: server.use_ssl,
+                    client_ca: None,
+                    client_optional: false,
+                    user: None,
+                    group: None,
+                }];
             }
             _ => self.refuse(format!(
                 "server {}: `{}` and port {} are no address to listen on",

@@ -59,7 +59,8 @@ fn the_names_and_kinds_stay() {
     let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let expected = "waft_build_info gauge, waft_shards gauge, waft_draining gauge, waft_connections gauge, \
         waft_connections_idle gauge, waft_connections_accepted_total counter, waft_connections_refused_total counter, \
-        waft_connection_seconds_total counter, waft_requests_total counter, waft_requests_malformed_total counter, \
+        waft_tls_handshakes_total counter, waft_tls_handshakes_resumed_total counter, \
+        waft_tls_handshakes_failed_total counter, waft_connection_seconds_total counter, waft_requests_total counter, waft_requests_malformed_total counter, \
         waft_requests_failed_total counter, waft_received_bytes_total counter, waft_sent_bytes_total counter, \
         waft_queued_bytes gauge, waft_queue_total_full_total counter, waft_target_requests_total counter, waft_target_retries_total counter, \
         waft_target_connections_total counter, waft_target_failures_total counter, waft_outbound_under_way gauge, \

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     unsent: Vec<u8>,
     /// The peer sends no more.
     ended: bool,
+    /// The first byte that came, 0 before that: it tells what speaks TLS from what does not.
+    first: u8,
 }
 
 impl std::fmt::Debug for Session {
@@ -111,7 +113,7 @@ impl Session {
     }
 
     const fn new(side: Side) -> Self {
-        Self { side, begun: Vec::new(), unread: Vec::new(), unsent: Vec::new(), ended: false }
+        Self { side, begun: Vec::new(), unread: Vec::new(), unsent: Vec::new(), ended: false, first: 0 }
     }
 
     /// What both sides know about the connection.
@@ -120,6 +122,11 @@ impl Session {
             Side::Client(connection) => connection,
             Side::Server(connection) => connection,
         }
+    }
+
+    /// The first byte that came.
+    pub(crate) const fn first(&self) -> u8 {
+        self.first
     }
 
     /// Whether the handshake goes on.
@@ -209,6 +216,9 @@ impl Session {
                 return Ok(Received { filled: 0, short: true, ended: true });
             }
             let short = count < room.len();
+            if self.first == 0 {
+                self.first = room.first().copied().unwrap_or_default();
+            }
             front.copy_from_slice(&self.begun);
             let received = scratch.received.get_mut(..begun + count).unwrap_or_default();
             let (used, filled) = match self.process(received, into) {

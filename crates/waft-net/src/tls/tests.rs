@@ -2,6 +2,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 
 use super::session::Session;

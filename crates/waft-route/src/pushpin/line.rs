@@ -9,7 +9,7 @@ use crate::target::Target;
 /// A route to be written as a line of a routes file.
 ///
 /// Reading the line gives the same route, unless the route has what the grammar cannot say: line
-/// ends within a value, conditions on methods, headers and query, and waft's own options.
+/// ends within a value, conditions on client certificates, methods, headers and query, and waft's own options.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a>(pub &'a Route);
 
