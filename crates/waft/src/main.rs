@@ -1,6 +1,7 @@
 //! The waft binary: reads a configuration, judges it, binds, runs and drains.
 
 mod cli;
+mod egress;
 mod logging;
 mod mongrel2;
 mod persona;
@@ -10,6 +11,7 @@ mod publish;
 mod reload;
 mod serve;
 mod settings;
+mod webhooks;
 
 use std::process::ExitCode;
 
