@@ -13,6 +13,7 @@ mod report;
 mod requests;
 mod server;
 mod suite;
+mod webhooks;
 mod wire;
 mod ws;
 
@@ -37,6 +38,7 @@ waft-bench run [OPTIONS]   measure
   --node DIR               where ws-server.js and its node_modules are (bench/target/peers)
   --out FILE               write the page here
   --command TEXT           how this run was asked for, for the page
+waft-bench webhooks [WAFT [DIR [MESSAGES]]]   measure webhooks (target/release/waft, bench/target/webhooks, 1000000)
 waft-bench bare CLIENTS CONTROL TARGET   serve as the bare loop
 ";
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("run") => run(&arguments[1..]),
         Some("bare") => serve_bare(&arguments[1..]),
+        Some("webhooks") => measure_webhooks(&arguments[1..]),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {
@@ -65,6 +68,23 @@ fn serve_bare(arguments: &[String]) -> Result<(), String> {
         }
         _ => Err(USAGE.to_owned()),
     }
+}
+
+fn measure_webhooks(arguments: &[String]) -> Result<(), String> {
+    raise_descriptors();
+    let path = |at: usize, default: &str| PathBuf::from(arguments.get(at).map_or(default, String::as_str));
+    let queued = match arguments.get(2) {
+        Some(text) => text.parse().map_err(|_| format!("{text}: not a number\n{USAGE}"))?,
+        None => 1_000_000,
+    };
+    let plan = webhooks::Plan {
+        waft: path(0, "target/release/waft"),
+        dir: path(1, "bench/target/webhooks"),
+        single: 2_000,
+        queued,
+    };
+    println!("{}", webhooks::run(&plan)?);
+    Ok(())
 }
 
 /// What was asked for on the command line.

@@ -58,6 +58,7 @@ impl Reader {
             .env("WAFT_CONTROL__LISTEN", format!("127.0.0.1:{}", self.port("5561")))
             .env("GRIP_URL", format!("http://localhost:{}", self.port("5561")))
             .env("CONTROL", format!("http://localhost:{}", self.port("5561")))
+            .env("WAFT_CONTROL_URL", format!("http://localhost:{}", self.port("5561")))
             .env("PORT", self.port("8000").to_string())
     }
 
@@ -115,6 +116,14 @@ fn the_first_ten_minutes_go_as_they_are_told() {
 fn the_tour_of_the_readme_goes_as_it_is_told() {
     waft_only!("it is waft that is told of");
     Reader::new().follow(&read("README.md"));
+}
+
+#[test]
+fn the_guide_to_webhooks_goes_as_it_is_told() {
+    waft_only!("it is waft that is told of");
+    let page = read("docs/webhooks.md");
+    assert!(blocks(&page).iter().filter(|block| block.language == "sh").count() >= 6);
+    Reader::new().follow(&page);
 }
 
 #[test]

@@ -14,8 +14,12 @@ fn kinds(page: &str) -> BTreeMap<String, String> {
 #[test]
 fn every_metric_is_on_the_page_with_its_kind() {
     waft_only!("Pushpin has metrics of its own");
-    let native = "[server]\nlisten = [\"FRONT\"]\n[control]\nlisten = [\"CONTROL\"]\n\
-                  [metrics]\npushpin_names = true\nprefix = \"pushpin_\"\n";
+    let queue = std::env::temp_dir().join(format!("waft-docs-webhooks-{}", std::process::id()));
+    let native = format!(
+        "[server]\nlisten = [\"FRONT\"]\n[control]\nlisten = [\"CONTROL\"]\n[webhooks]\ndir = \"{}\"\n\
+         [metrics]\npushpin_names = true\nprefix = \"pushpin_\"\n",
+        queue.display()
+    );
     let server = Server::start(Setup::native(native));
     let scraped = server.control("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").body_text();
     let page = read("docs/metrics.md");
@@ -23,6 +27,8 @@ fn every_metric_is_on_the_page_with_its_kind() {
         rows(&page).map(|row| (row[0].trim_matches('`').to_owned(), row[1].clone())).collect();
     assert!(told.len() > 20, "the table was not found");
     assert_eq!(told, kinds(&scraped));
+    drop(server);
+    std::fs::remove_dir_all(queue).unwrap();
 }
 
 #[test]

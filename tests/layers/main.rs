@@ -24,7 +24,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
     ("core", &["waft-route", "waft-hub"]),
     ("io", &["waft-net", "waft-zmq", "waft-store"]),
-    ("service", &["waft-http2", "waft-outbound", "waft-gateway", "waft-control", "waft-doors"]),
+    ("service", &["waft-http2", "waft-outbound", "waft-gateway", "waft-webhooks", "waft-control", "waft-doors"]),
     ("app", &["waft-config", "waft"]),
 ];
 

@@ -40,6 +40,9 @@ pub fn report(plan: &Plan) -> String {
     if let Some(spec) = &plan.mongrel2.control {
         let _ = writeln!(out, "mongrel2 control: {spec}");
     }
+    if let Some(dir) = &plan.webhooks.dir {
+        let _ = writeln!(out, "webhooks: {} ({} endpoints configured)", dir.display(), plan.webhooks.endpoints.len());
+    }
     match &plan.routes_file {
         Some(path) => {
             let _ = writeln!(out, "routes ({}):", path.display());

@@ -47,7 +47,7 @@ impl fmt::Display for Change {
 }
 
 /// Sections that are used up when the process starts.
-const SECTIONS_NEED_RESTART: [&str; 5] = ["control", "log", "metrics", "stats", "zmq"];
+const SECTIONS_NEED_RESTART: [&str; 6] = ["control", "log", "metrics", "stats", "webhooks", "zmq"];
 
 /// Keys of those sections that a reload brings all the same.
 const KEYS_APPLIED: [&str; 4] = ["control.token", "control.jwt_key", "metrics.pushpin_names", "metrics.prefix"];
@@ -69,7 +69,15 @@ const KEYS_NEED_RESTART: [&str; 12] = [
 ];
 
 /// Keys whose values are shown nowhere.
-const SECRET: [&str; 5] = ["control.token", "control.jwt_key", "control.key", "grip.sig_key", "grip.upstream_key"];
+const SECRET: [&str; 7] = [
+    "control.token",
+    "control.jwt_key",
+    "control.key",
+    "grip.sig_key",
+    "grip.upstream_key",
+    "webhooks.apps",
+    "webhooks.endpoints",
+];
 
 /// The differences between two plans, in the order of the reference, routes last.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {

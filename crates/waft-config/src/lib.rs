@@ -40,7 +40,8 @@ pub use plan::Plan;
 pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, PathPattern, QueryMatch, RouteEntry};
 pub use settings::{
-    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket,
+    WebhookApp, WebhookEndpoint, Webhooks, Zmq,
 };
 pub use target::TargetEntry;
 pub use value::{

@@ -9,7 +9,8 @@ use crate::mistake::Mistake;
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
 use crate::settings::{
-    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket,
+    Webhooks, Zmq,
 };
 
 /// Defines the plan and the file it is read from, which have the same sections.
@@ -90,6 +91,8 @@ plan! {
     zmq: Zmq,
     /// Mongrel2 handlers.
     mongrel2: Mongrel2,
+    /// Webhooks.
+    webhooks: Webhooks,
     /// SockJS.
     sockjs: SockJs,
     /// What holds for routes that do not say otherwise.
@@ -189,6 +192,9 @@ impl Plan {
         let store = self.mongrel2.upload_store.as_deref().map(|path| path.as_os_str().as_encoded_bytes());
         if store.is_some_and(|name| !name.ends_with(b"XXXXXX")) {
             refuse("mongrel2.upload_store: the name must end in XXXXXX, which is replaced for each upload");
+        }
+        if self.webhooks.retry.is_empty() || self.webhooks.host_concurrency_max == 0 {
+            refuse("webhooks.retry and webhooks.host_concurrency_max: there must be at least one try at a time");
         }
         for target in self.routes.iter().flat_map(|route| &route.targets) {
             if target.client_cert.is_some() != target.client_key.is_some() {

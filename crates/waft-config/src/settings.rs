@@ -1,8 +1,11 @@
 //! The sections of the configuration, each with its keys, their defaults and their reasons.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 use crate::egress::EgressException;
 use crate::section::section;
@@ -304,6 +307,101 @@ section! {
         /// File that the number of the process is written to. Absent: none. A change needs a restart.
         pid_file: Option<PathBuf> = None, as "\"/run/waft.pid\"";
     }
+}
+
+section! {
+    /// Webhooks: messages that waft stores and delivers to the endpoints of others. Off without `dir`. A change needs a
+    /// restart.
+    Webhooks {
+        /// Directory of the queue. Absent: there are no webhooks, and no file is made.
+        dir: Option<PathBuf> = None, as "\"/var/lib/waft/webhooks\"";
+        /// Bytes that the queue may take on disk. When they are used up, messages are refused with 507.
+        disk_max: ByteSize = ByteSize(10 << 30);
+        /// Deliveries that may wait, each about 150 bytes of memory. More messages are refused with 507.
+        queue_max: usize = 2_000_000;
+        /// How long a delivery is tried, and a dead letter kept.
+        queue_age: Duration = Duration::from_secs(30 * 86_400);
+        /// How long delivered messages are kept, to be found and sent again.
+        keep: Duration = Duration::from_secs(3 * 86_400);
+        /// How many of them are kept at most, each about 150 bytes of memory.
+        keep_max: usize = 500_000;
+        /// Pauses before each try; the first is before the first try. The last failure makes a dead letter.
+        retry: Vec<Duration> = [0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400].map(Duration::from_secs).to_vec();
+        /// How long a try may take.
+        timeout: Duration = Duration::from_secs(20);
+        /// How long every delivery to an endpoint must have failed before it is stopped.
+        disable_after: Duration = Duration::from_secs(5 * 86_400);
+        /// Tries under way at once, over all endpoints.
+        in_flight_max: NonZeroUsize = at_least_one(1000);
+        /// Tries under way at once to one host.
+        host_concurrency_max: u32 = 100;
+        /// Bytes of one message. `control.body_max` bounds the call.
+        body_max: ByteSize = ByteSize(256 << 10);
+        /// Endpoints must be reached by TLS.
+        https_only: bool = false;
+        /// What the address policy lets through beyond public addresses: `HOST`, `HOST:PORT`, `CIDR` or `CIDR:PORT`.
+        allow: Vec<String> = Vec::new();
+        /// Names and addresses that it refuses beyond: `10.1.*`, `*.example.com`.
+        deny: Vec<String> = Vec::new();
+        /// Applications, each with its own token: `[[webhooks.apps]]` with `id` and `token`. Calls can make more.
+        apps: Vec<WebhookApp> = Vec::new();
+        /// Endpoints: `[[webhooks.endpoints]]` with `id`, `app`, `url`, `secrets` and the settings of docs/webhooks.md.
+        endpoints: Vec<WebhookEndpoint> = Vec::new();
+    }
+}
+
+/// An application of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookApp {
+    /// Its name.
+    pub id: String,
+    /// Its token; absent if only operators may act for it.
+    pub token: Option<String>,
+}
+
+/// An endpoint of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookEndpoint {
+    /// Its name.
+    pub id: String,
+    /// The name of its application. Default `default`.
+    #[serde(default = "default_app")]
+    pub app: String,
+    /// Where it is.
+    pub url: String,
+    /// Secrets, the newest first.
+    pub secrets: Vec<String>,
+    /// Event types it wants. Empty: all.
+    #[serde(default)]
+    pub types: Vec<String>,
+    /// Channels whose items it gets.
+    #[serde(default)]
+    pub channels: Vec<String>,
+    /// Headers to send along.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// `standard`, `svix`, `github` or `stripe`. Default `standard`.
+    pub style: Option<String>,
+    /// Deliveries a second at most. Absent: no limit.
+    pub rate_per_s: Option<f64>,
+    /// Deliveries under way at once. Default 20.
+    pub concurrency_max: Option<u32>,
+    /// How long a try may take, in seconds.
+    pub timeout_s: Option<u32>,
+    /// Pauses before each try, in seconds.
+    pub retry_s: Option<Vec<u64>>,
+    /// Messages with the same order key are delivered one after the other.
+    #[serde(default)]
+    pub ordered: bool,
+    /// Nothing is delivered; what waits, waits on.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+fn default_app() -> String {
+    "default".to_owned()
 }
 
 section! {

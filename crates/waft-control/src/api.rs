@@ -6,12 +6,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde::Serialize;
-use waft_gateway::{Answer, Gateway, Request, Service};
+use waft_gateway::{Answer, Extension, Gateway, Reply, Request, Service};
 use waft_grip::item::parse_publish_body;
 use waft_grip::sig::VerifyingKey;
 use waft_http1::{Framing, HeadError, RequestHead};
@@ -59,6 +60,7 @@ pub struct ControlApi {
     state: ArcSwap<State>,
     body_max: usize,
     header_max: usize,
+    extensions: Vec<Arc<dyn Extension>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,14 @@ impl ControlApi {
     #[must_use]
     pub fn new(config: ControlConfig) -> Self {
         let (body_max, header_max) = (config.body_max, config.header_max);
-        Self { state: ArcSwap::from_pointee(State::new(config)), body_max, header_max }
+        Self { state: ArcSwap::from_pointee(State::new(config)), body_max, header_max, extensions: Vec::new() }
+    }
+
+    /// Serves the paths of an extension too, and its metrics with the others.
+    #[must_use]
+    pub fn extended_by(mut self, extension: Arc<dyn Extension>) -> Self {
+        self.extensions.push(extension);
+        self
     }
 
     /// Takes other secrets and names from now on. The limits stay.
@@ -105,13 +114,27 @@ impl Service for ControlApi {
             "/publish" | "/recover" | "" => publisher(gateway, request, name),
             "/stats" => reading(head, || stats::stats(gateway)),
             "/channels" => reading(head, || stats::channels(gateway, head.query().unwrap_or_default())),
-            "/metrics" => reading(head, || metrics::answer(gateway, &state.names)),
+            "/metrics" => reading(head, || metrics::answer(gateway, &state.names, &self.extensions)),
             "/healthz" => reading(head, || Answer::text(200, &b"ok\n"[..])),
             "/readyz" => reading(head, || readiness(gateway)),
             _ => match accept::form(head.fields_named("Accept")) {
                 Some(_) => Answer::text(404, &b"Not Found\n"[..]),
                 None => not_acceptable(),
             },
+        }
+    }
+
+    fn reply(&self, gateway: &Gateway, request: &Request<'_>) -> Reply {
+        let below = |extension: &&Arc<dyn Extension>| {
+            let rest = request.head.path().strip_prefix(extension.prefix());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match self.extensions.iter().find(below) {
+            Some(extension) => {
+                let trusted = self.state.load().guard.admits(request.head.field("Authorization"), now_unix_s);
+                extension.reply(request, trusted)
+            }
+            None => Reply::Now(self.answer(gateway, request)),
         }
     }
 

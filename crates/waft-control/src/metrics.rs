@@ -3,8 +3,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use waft_gateway::metrics::LATENCY_BOUNDS_US;
-use waft_gateway::{Answer, Gateway, Request, Service};
+use waft_gateway::{Answer, Extension, Gateway, Request, Service};
 
 use crate::api::ControlConfig;
 use crate::exposition::{CONTENT_TYPE, Exposition};
@@ -30,6 +32,7 @@ impl MetricsNames {
 #[derive(Debug)]
 pub struct MetricsService {
     names: MetricsNames,
+    extensions: Vec<Arc<dyn Extension>>,
 }
 
 impl MetricsService {
@@ -37,14 +40,21 @@ impl MetricsService {
     /// API asks of its callers.
     #[must_use]
     pub fn new(config: ControlConfig) -> Self {
-        Self { names: MetricsNames::new(&config) }
+        Self { names: MetricsNames::new(&config), extensions: Vec::new() }
+    }
+
+    /// Serves the metrics of an extension too.
+    #[must_use]
+    pub fn extended_by(mut self, extension: Arc<dyn Extension>) -> Self {
+        self.extensions.push(extension);
+        self
     }
 }
 
 impl Service for MetricsService {
     fn answer(&self, gateway: &Gateway, request: &Request<'_>) -> Answer {
         match (request.head.path(), request.head.method()) {
-            ("/metrics" | "/metrics/" | "/", "GET" | "HEAD") => answer(gateway, &self.names),
+            ("/metrics" | "/metrics/" | "/", "GET" | "HEAD") => answer(gateway, &self.names, &self.extensions),
             ("/metrics" | "/metrics/" | "/", _) => {
                 let mut answer = Answer::text(405, &b"Method not allowed: metrics are only read.\n"[..]);
                 answer.fields.push("Allow", "GET, HEAD");
@@ -61,8 +71,10 @@ impl Service for MetricsService {
 }
 
 /// The answer to a scrape.
-pub(crate) fn answer(gateway: &Gateway, names: &MetricsNames) -> Answer {
-    Answer::new(200, CONTENT_TYPE, render(gateway, names, Process::read()))
+pub(crate) fn answer(gateway: &Gateway, names: &MetricsNames, extensions: &[Arc<dyn Extension>]) -> Answer {
+    let mut page = render(gateway, names, Process::read());
+    extensions.iter().for_each(|extension| extension.metrics(&mut page));
+    Answer::new(200, CONTENT_TYPE, page)
 }
 
 fn render(gateway: &Gateway, names: &MetricsNames, process: Process) -> String {

@@ -254,7 +254,7 @@ async fn serve_own(shard: &Rc<Shard>, mut client: Client, head: &RequestHead, se
     let answer = match body.read_all(shard, &mut client).await {
         BodyEnd::Complete => {
             let request = Request { head, body: body.saved(), now: Instant::now(), secure: client.secure };
-            service.answer(&shard.gateway, &request)
+            service.reply(&shard.gateway, &request).wait().await
         }
         BodyEnd::TooLong => service.too_large(),
         BodyEnd::Malformed(text) => {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use waft_grip::item::Item;
-use waft_hub::{Hub, HubLimits, Observer, Ordered, Publish, Published};
+use waft_hub::{Hub, HubLimits, Observer, Ordered, Outcome, Publish, Published};
 use waft_net::Mailbox;
 
 use crate::ask::Pace;
@@ -16,7 +16,7 @@ use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
 use crate::record::Recorder;
-use crate::service::Service;
+use crate::service::{Service, Tap};
 use crate::settings::Settings;
 use crate::sockjs::Sessions;
 
@@ -60,6 +60,7 @@ pub struct Gateway {
     pub(crate) filter_pace: Pace,
     pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) allowance: Allowance,
+    tap: Option<Arc<dyn Tap>>,
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
     pub(crate) handlers: Handlers,
@@ -81,6 +82,7 @@ impl Gateway {
             filter_pace: Pace::default(),
             recorder: None,
             allowance: Allowance::default(),
+            tap: None,
             demo,
             sockjs: Sessions::default(),
             handlers: Handlers::default(),
@@ -92,6 +94,13 @@ impl Gateway {
     #[must_use]
     pub fn observed_by(mut self, observer: Arc<dyn Observer<Payload>>) -> Self {
         self.hub = self.hub.observed_by(observer);
+        self
+    }
+
+    /// The same gateway, with someone who hears what is published to some of its channels.
+    #[must_use]
+    pub fn tapped_by(mut self, tap: Arc<dyn Tap>) -> Self {
+        self.tap = Some(tap);
         self
     }
 
@@ -195,6 +204,7 @@ impl Gateway {
     /// shards that have listeners. The delivery itself happens a moment later, on those shards.
     pub fn publish(&self, now: Instant, item: Item) -> Published {
         let size = payload_size(&item);
+        let tap = self.tap.as_ref().filter(|tap| tap.wants(&item.channel)).map(|tap| (tap, item.clone()));
         let publish = Publish {
             channel: item.channel.as_str().into(),
             id: item.id.as_deref().map(Into::into),
@@ -208,6 +218,11 @@ impl Gateway {
         }
         let published = self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item));
         self.publish_metrics.count(size, published.outcome);
+        if let Some((tap, item)) = tap
+            && matches!(published.outcome, Outcome::Delivered | Outcome::Parked)
+        {
+            tap.published(item);
+        }
         published
     }
 

@@ -51,7 +51,7 @@ pub use gateway::Gateway;
 pub use handler::{HandlerConnection, HandlersError};
 pub use payload::Payload;
 pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
-pub use service::{Answer, Door, Request, Service};
+pub use service::{Answer, Door, Extension, Reply, Request, Service, Tap};
 pub use settings::{
     Forward, ForwardedFor, HandlerSettings, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings,
     UploadStore, WebSocketSettings,

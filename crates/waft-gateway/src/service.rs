@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
+use waft_grip::item::Item;
 use waft_http1::{Fields, HeadError, RequestHead};
 
 use crate::gateway::Gateway;
@@ -52,7 +54,29 @@ impl Answer {
     }
 }
 
-/// Answers requests without waiting for anything.
+/// An answer, or the promise of one.
+#[derive(Debug)]
+pub enum Reply {
+    /// It comes when something has happened, such as a write to a disk. If its sender is dropped, the client is told that
+    /// the service is not there.
+    Later(oneshot::Receiver<Answer>),
+    /// Here it is.
+    Now(Answer),
+}
+
+impl Reply {
+    /// Waits for the answer.
+    pub(crate) async fn wait(self) -> Answer {
+        match self {
+            Self::Now(answer) => answer,
+            Self::Later(answer) => {
+                answer.await.unwrap_or_else(|_gone| Answer::text(503, &b"The service has stopped.\n"[..]))
+            }
+        }
+    }
+}
+
+/// Answers requests without keeping a thread waiting.
 pub trait Service: fmt::Debug + Send + Sync {
     /// The answer to `request`.
     fn answer(&self, gateway: &Gateway, request: &Request<'_>) -> Answer;
@@ -67,6 +91,11 @@ pub trait Service: fmt::Debug + Send + Sync {
         Answer::malformed(error)
     }
 
+    /// The answer to `request`, or the promise of one.
+    fn reply(&self, gateway: &Gateway, request: &Request<'_>) -> Reply {
+        Reply::Now(self.answer(gateway, request))
+    }
+
     /// The longest body it reads, in bytes. Longer ones are answered by [`Service::too_large`].
     fn body_max(&self) -> usize;
 
@@ -74,6 +103,28 @@ pub trait Service: fmt::Debug + Send + Sync {
     fn too_large(&self) -> Answer {
         Answer::text(413, format!("The request body exceeds the limit of {} bytes.\n", self.body_max()))
     }
+}
+
+/// Paths of one part of the program, answered on the port of another.
+pub trait Extension: fmt::Debug + Send + Sync {
+    /// What all its paths begin with, without a slash at the end.
+    fn prefix(&self) -> &'static str;
+
+    /// The answer to a request below its prefix. `trusted` says that the caller has shown what the port asks of everyone;
+    /// an extension may know callers of its own.
+    fn reply(&self, request: &Request<'_>, trusted: bool) -> Reply;
+
+    /// Appends its metrics in the text format of Prometheus.
+    fn metrics(&self, out: &mut String);
+}
+
+/// Hears what is published to channels.
+pub trait Tap: fmt::Debug + Send + Sync {
+    /// Whether the items of this channel are of interest.
+    fn wants(&self, channel: &str) -> bool;
+
+    /// An item of such a channel was published, and is no duplicate.
+    fn published(&self, item: Item);
 }
 
 /// What a listening socket is for.

@@ -23,6 +23,7 @@
 //! ```
 
 mod client;
+pub mod egress;
 mod error;
 mod limits;
 mod metrics;

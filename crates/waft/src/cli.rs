@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use waft_config::{Plan, Sources};
 
 use crate::serve::{self, Configuration};
-use crate::{mongrel2, probe, publish, say};
+use crate::{egress, mongrel2, probe, publish, say, webhooks};
 
 /// The realtime gateway that lets any HTTP backend push data.
 #[derive(Debug, Parser)]
@@ -54,6 +54,10 @@ enum Command {
     },
     /// Publish an item over HTTP.
     Publish(publish::Args),
+    /// Send webhooks, look at them, and send them again.
+    Webhooks(webhooks::Args),
+    /// Be a proxy (HTTP CONNECT) through which other programs reach public addresses alone.
+    Egress(egress::Args),
     /// Print the native configuration that means the same as a pushpin.conf or a configuration of Mongrel2.
     Import {
         /// The file.
@@ -88,10 +92,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             }
             // What the types of the plan cannot know is judged by making of it what would run.
             crate::settings::from_plan(&plan)?;
+            crate::settings::webhooks(&plan)?;
             say(&waft_config::report(&plan));
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Publish(args)) => publish::command(args),
+        Some(Command::Webhooks(args)) => webhooks::command(args),
+        Some(Command::Egress(args)) => egress::command(&args),
         Some(Command::Import { file, server }) => {
             say(&match mongrel2::read(&file)? {
                 Some(conf) => waft_config::mongrel2::import(&conf, server.as_deref(), &file.display().to_string())?,

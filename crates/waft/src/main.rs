@@ -1,6 +1,7 @@
 //! The waft binary: reads a configuration, judges it, binds, runs and drains.
 
 mod cli;
+mod egress;
 mod logging;
 mod mongrel2;
 mod persona;
@@ -11,6 +12,7 @@ mod reload;
 mod serve;
 mod settings;
 mod tls;
+mod webhooks;
 
 use std::process::ExitCode;
 

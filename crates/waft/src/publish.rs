@@ -247,31 +247,45 @@ impl Place {
 }
 
 fn post(place: &Place, authorization: &Option<String>, body: &[u8]) -> Result<(u16, String)> {
-    let has_port =
-        place.authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let address = if has_port { place.authority.clone() } else { format!("{}:80", place.authority) };
-    let mut stream = TcpStream::connect(&address).with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
-    let mut out = Vec::new();
     let target = match &place.query {
         Some(query) => format!("{}?{query}", place.path),
         None => place.path.clone(),
     };
+    exchange("POST", &place.authority, &target, authorization.as_deref(), Some(body))
+}
+
+/// Calls a control API over HTTP. Returns the status and the body of its answer.
+pub(crate) fn exchange(
+    method: &str,
+    authority: &str,
+    target: &str,
+    authorization: Option<&str>,
+    body: Option<&[u8]>,
+) -> Result<(u16, String)> {
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    let mut stream = TcpStream::connect(&address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let mut out = Vec::new();
     let mut writer = HeadWriter::new(&mut out);
-    writer.request_line("POST", &target).field("Host", &place.authority).field("Content-Type", "application/json");
+    writer.request_line(method, target).field("Host", authority);
     if let Some(authorization) = authorization {
         writer.field("Authorization", authorization);
     }
-    writer.field("Connection", "close").content_length(body.len() as u64).finish();
-    out.extend_from_slice(body);
+    writer.field("Connection", "close");
+    if let Some(body) = body {
+        writer.field("Content-Type", "application/json").content_length(body.len() as u64);
+    }
+    writer.finish();
+    out.extend_from_slice(body.unwrap_or_default());
     stream.write_all(&out)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let Parsed::Complete { head, consumed } = parse_response(&answer, &HeadLimits::default())? else {
         return Err(anyhow!("the answer of {address} was cut short"));
     };
-    let mut decoder = BodyDecoder::new(head.framing("POST")?);
+    let mut decoder = BodyDecoder::new(head.framing(method)?);
     let mut text = Vec::new();
     let mut rest = answer.get(consumed..).unwrap_or_default();
     while !rest.is_empty() && !decoder.is_done() {

@@ -15,11 +15,12 @@ use waft_doors::Doors;
 use waft_gateway::{AccessLog, Door, Entrance, Gateway, Service};
 use waft_grip::sig::VerifyingKey;
 use waft_net::{Endpoint, TlsAcceptor, bind, spawn_shards};
+use waft_webhooks::Webhooks;
 
 use crate::logging::Log;
 use crate::pid_file::PidFile;
 use crate::reload::Watch;
-use crate::settings::{doors, from_plan, hub_limits};
+use crate::settings::{doors, from_plan, hub_limits, webhooks};
 use crate::tls::{self, Tls};
 
 /// Where the configuration comes from, at start and for each reload.
@@ -37,6 +38,7 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let plan = (configuration.load)()?;
     let mut settings = from_plan(&plan)?;
     let pid_file = plan.mongrel2.pid_file.as_deref().map(PidFile::claim).transpose()?;
+    let webhooks_config = webhooks(&plan)?;
     let log = Log::start(&plan.logging)?;
     let access = open_access_log(&plan)?;
     settings.access_file.clone_from(&access);
@@ -61,10 +63,16 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     };
     let doors = Doors::new(doors(&plan));
     let gateway = Gateway::new(shards, fastrand::u64(..), hub_limits(&plan), settings, Arc::new(Demo::default()));
-    let gateway = Arc::new(doors.observe(gateway));
-    let control = Arc::new(ControlApi::new(control_config(&plan)?));
+    let mut gateway = doors.observe(gateway);
+    let mut control = ControlApi::new(control_config(&plan)?);
+    let webhooks = webhooks_config.map(Webhooks::start).transpose()?;
+    if let Some(webhooks) = &webhooks {
+        gateway = gateway.tapped_by(Arc::<Webhooks>::clone(webhooks));
+        control = control.extended_by(Arc::<Webhooks>::clone(webhooks));
+    }
+    let (gateway, control) = (Arc::new(gateway), Arc::new(control));
     let tls = Tls::new(&plan)?;
-    let entrances = entrances(&plan, shards, &control, &tls)?;
+    let entrances = entrances(&plan, shards, &control, &tls, webhooks.as_ref())?;
     gateway.open_handlers(&gateway.settings())?;
     // Closed when everything else has ended, so that the end is told too.
     let _open_doors = doors.open(&gateway)?;
@@ -79,13 +87,17 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     info!(version = env!("CARGO_PKG_VERSION"), shards, "waft is ready");
     (configuration.ready)();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let running_gateway =
             Running { gateway: &gateway, control: &control, tls: &tls, configuration, log: &log, access };
         attend(&running_gateway, plan, &mut signals, panics).await?;
         drain(&gateway, running, &mut signals).await
-    })
+    });
+    if let Some(webhooks) = webhooks {
+        webhooks.stop();
+    }
+    code
 }
 
 /// Opens Mongrel2's access log, if there is to be one.
@@ -154,7 +166,13 @@ fn start(
 }
 
 /// Binds every address once for each shard.
-fn entrances(plan: &Plan, shards: usize, control: &Arc<ControlApi>, tls: &Tls) -> Result<Vec<Vec<Entrance>>> {
+fn entrances(
+    plan: &Plan,
+    shards: usize,
+    control: &Arc<ControlApi>,
+    tls: &Tls,
+    webhooks: Option<&Arc<Webhooks>>,
+) -> Result<Vec<Vec<Entrance>>> {
     let mut all: Vec<Vec<Entrance>> = (0..shards).map(|_| Vec::new()).collect();
     let mut open = |listen: &Listen, door: Door, tls: Option<&TlsAcceptor>, what: &str| -> Result<()> {
         let (listeners, bound) = bind(&listen.endpoint, shards).with_context(|| {
@@ -177,7 +195,11 @@ fn entrances(plan: &Plan, shards: usize, control: &Arc<ControlApi>, tls: &Tls) -
         open(listen, Door::Service(Arc::clone(&control)), tls.control.as_ref(), "control")?;
     }
     if let Some(listen) = &plan.metrics.listen {
-        open(listen, Door::Service(Arc::new(MetricsService::new(control_config(plan)?))), None, "metrics")?;
+        let mut metrics = MetricsService::new(control_config(plan)?);
+        if let Some(webhooks) = webhooks {
+            metrics = metrics.extended_by(Arc::<Webhooks>::clone(webhooks));
+        }
+        open(listen, Door::Service(Arc::new(metrics)), None, "metrics")?;
     }
     Ok(all)
 }

@@ -15,7 +15,9 @@ use waft_http1::HeadLimits;
 use waft_hub::HubLimits;
 use waft_net::{Endpoint, QueueLimits};
 use waft_outbound::Lookup;
-use waft_outbound::policy::{Mode, Pattern, Policy, Profile};
+use waft_outbound::policy::{Exception, Mode, Pattern, Policy, Profile};
+use waft_webhooks::core::{CoreLimits, EndpointSettings};
+use waft_webhooks::{ConfiguredApp, ConfiguredEndpoint, WebhooksConfig};
 
 /// "Never" for limits that are switched off.
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -221,6 +223,74 @@ fn control_port(plan: &Plan, address: &str) -> ControlPort {
         pid_file: shown(&plan.mongrel2.pid_file),
         default_host: plan.mongrel2.default_host.clone(),
     }
+}
+
+/// The sender of webhooks; none if it is switched off.
+pub(crate) fn webhooks(plan: &Plan) -> Result<Option<WebhooksConfig>> {
+    let webhooks = &plan.webhooks;
+    let Some(directory) = webhooks.dir.clone() else { return Ok(None) };
+    let millis = |duration: waft_config::Duration| u64::try_from(duration.0.as_millis()).unwrap_or(u64::MAX);
+    let mut allow = Vec::with_capacity(webhooks.allow.len());
+    for text in &webhooks.allow {
+        allow.push(
+            Exception::parse(text)
+                .with_context(|| format!("webhooks.allow: `{text}` is no HOST, HOST:PORT, CIDR or CIDR:PORT"))?,
+        );
+    }
+    let apps = webhooks.apps.iter().map(|app| ConfiguredApp { id: app.id.clone(), token: app.token.clone() });
+    let listen = plan.server.listen.iter().chain(&plan.control.listen);
+    let self_addresses = listen.filter_map(|listen| match &listen.endpoint {
+        Endpoint::Tcp(address) => Some(*address),
+        Endpoint::Unix { .. } => None,
+    });
+    Ok(Some(WebhooksConfig {
+        directory,
+        disk_max: webhooks.disk_max.0,
+        limits: CoreLimits {
+            queue_max: webhooks.queue_max,
+            keep_ms: millis(webhooks.keep),
+            keep_max: webhooks.keep_max,
+            queue_age_ms: millis(webhooks.queue_age),
+            schedule: webhooks.retry.iter().map(|pause| millis(*pause)).collect(),
+            disable_after_ms: millis(webhooks.disable_after),
+            host_concurrency_max: webhooks.host_concurrency_max,
+            https_only: webhooks.https_only,
+            ..CoreLimits::default()
+        },
+        allow,
+        deny: webhooks.deny.iter().map(|text| Pattern::parse(text)).collect(),
+        self_addresses: self_addresses.collect(),
+        timeout: webhooks.timeout.0,
+        in_flight_max: webhooks.in_flight_max.get(),
+        body_max: webhooks.body_max.as_usize(),
+        apps: apps.collect(),
+        endpoints: webhooks.endpoints.iter().map(webhook_endpoint).collect::<Result<_>>()?,
+    }))
+}
+
+fn webhook_endpoint(endpoint: &waft_config::WebhookEndpoint) -> Result<ConfiguredEndpoint> {
+    let style = endpoint.style.as_deref().unwrap_or("standard");
+    let style = serde_json::from_value(style.into()).ok().with_context(|| {
+        format!("webhooks.endpoints `{}`: `{style}` is no style; write standard, svix, github or stripe", endpoint.id)
+    })?;
+    let defaults = EndpointSettings::default();
+    let settings = EndpointSettings {
+        url: endpoint.url.clone(),
+        types: endpoint.types.clone(),
+        channels: endpoint.channels.clone(),
+        headers: endpoint.headers.clone(),
+        style,
+        rate_per_s: endpoint.rate_per_s,
+        concurrency_max: endpoint.concurrency_max.unwrap_or(defaults.concurrency_max),
+        timeout_s: endpoint.timeout_s,
+        retry_s: endpoint.retry_s.clone(),
+        ordered: endpoint.ordered,
+        disabled: endpoint.disabled,
+        ..defaults
+    };
+    settings.check(false).with_context(|| format!("webhooks.endpoints `{}` cannot be used", endpoint.id))?;
+    let (id, app, secrets) = (endpoint.id.clone(), endpoint.app.clone(), endpoint.secrets.clone());
+    Ok(ConfiguredEndpoint { id, app, secrets, settings })
 }
 
 /// What channels remember.

@@ -183,6 +183,16 @@ impl Client {
         }
     }
 
+    /// A bare connection to the host and port of a call, judged like any other. For proxies; nothing is sent.
+    pub async fn tunnel(&self, call: impl Into<Box<Call>>) -> Result<tokio::net::TcpStream, CallError> {
+        let call = call.into();
+        let place = self.inner.place(&call, true)?;
+        match Box::pin(self.inner.connect(&call, &place)).await?.0 {
+            stream::Stream::Tcp(tcp) => Ok(tcp),
+            stream::Stream::Tls(_) => Err(CallError::Request),
+        }
+    }
+
     /// Connections that wait for another call.
     pub fn idle_connections(&self) -> usize {
         self.inner.pool.borrow().len()
