@@ -22,6 +22,7 @@ mod mistake;
 mod native;
 mod plan;
 pub mod pushpin;
+mod realm;
 mod reference;
 mod route;
 mod section;
@@ -35,12 +36,13 @@ pub use egress::EgressException;
 pub use mistake::{Mistake, Mistakes};
 pub use native::{ReadFile, Sources, load};
 pub use plan::Plan;
+pub use realm::{AccessEntry, RealmEntry};
 pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, QueryMatch, RouteEntry, TargetEntry};
 pub use settings::{
     Control, Forward, Grip, Limits, Log, Logging, Metrics, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
 };
 pub use value::{
-    ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue,
-    OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
+    Allowed, Audience, ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen,
+    LogFormat, NotAValue, OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
 };

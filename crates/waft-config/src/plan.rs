@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use waft_route::{Condition, Problem, Route, RouteOptions, Severity, Table, Target, TargetAddress};
 
 use crate::mistake::Mistake;
+use crate::realm::{self, RealmEntry};
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
 use crate::settings::{
@@ -21,6 +22,8 @@ macro_rules! plan {
             $( $(#[doc = $doc])+ pub $section: $ty, )+
             /// The routes, each with all options that count for it.
             pub routes: Vec<Route>,
+            /// The realms of the push service.
+            pub realms: Vec<RealmEntry>,
             /// The file that the routes were read from, if they have one of their own.
             pub routes_file: Option<PathBuf>,
             /// What was read and has no effect, or an effect that may surprise, a sentence each.
@@ -34,6 +37,7 @@ macro_rules! plan {
             pub(crate) routes_file: Option<PathBuf>,
             $( pub(crate) $section: $ty, )+
             pub(crate) route: Option<Vec<RouteEntry>>,
+            pub(crate) realm: Vec<RealmEntry>,
         }
 
         impl File {
@@ -42,6 +46,7 @@ macro_rules! plan {
                 Plan {
                     $( $section: self.$section, )+
                     routes: Vec::new(),
+                    realms: self.realm,
                     routes_file: self.routes_file,
                     notes: Vec::new(),
                 }
@@ -192,5 +197,7 @@ impl Plan {
                 ));
             }
         }
+        let named = self.routes.iter().filter_map(|route| route.options.realm.as_deref());
+        realm::judge(&self.realms, named, place, mistakes);
     }
 }

@@ -20,6 +20,7 @@ use crate::hold;
 use crate::internal;
 use crate::jsonp;
 use crate::pool::{ConnectError, TargetConnection};
+use crate::realm::{self, Guest};
 use crate::record::{Seat, VisitKind, response_head_size};
 use crate::relay::{self, Relayed, ResponseBody};
 use crate::respond::{self, CONTINUE, Failure, Frame};
@@ -51,6 +52,8 @@ pub(crate) struct Exchange {
     /// What its answer is dressed with for scripts of other sites.
     pub(crate) dress: Option<Box<Dress>>,
     pub(crate) seat: Seat,
+    /// Its place among the held connections of a realm.
+    pub(crate) guest: Option<Guest>,
 }
 
 struct HeadFields<'a>(&'a RequestHead);
@@ -110,6 +113,9 @@ pub(crate) async fn run(shard: &Rc<Shard>, mut client: Client, head: RequestHead
     let body = RequestBody::new(&head, settings.limits.request_body_max);
     let kind = if is_websocket(&head) { VisitKind::Ws } else { VisitKind::Http };
     let mut exchange = Exchange::new(shard, kind, head, body, route, settings, secure, trusted, &client);
+    if realm::serves(&exchange) {
+        return Box::pin(realm::serve(shard, client, exchange)).await;
+    }
     if sockjs::serves(&exchange) {
         return Box::pin(sockjs::serve(shard, client, exchange)).await;
     }
@@ -170,6 +176,7 @@ impl Exchange {
             retry: false,
             served: Vec::new(),
             dress: None,
+            guest: None,
         }
     }
 
@@ -191,6 +198,7 @@ impl Exchange {
             served: Vec::new(),
             dress: None,
             seat,
+            guest: None,
         }
     }
 

@@ -7,12 +7,13 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use waft_grip::item::Item;
 use waft_hub::{Hub, HubLimits, Observer, Ordered, Publish, Published};
-use waft_net::Mailbox;
+use waft_net::{Key, Mailbox};
 
 use crate::ask::Pace;
 use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
+use crate::realm::{BayeuxClient, Realms, Tenant, Watch};
 use crate::record::Recorder;
 use crate::service::Service;
 use crate::settings::Settings;
@@ -31,6 +32,8 @@ pub(crate) enum Message {
     RefreshSocket(Arc<str>),
     /// A channel got its first listener a second ago.
     Update(Arc<str>),
+    /// What a Bayeux client listens to has changed, or another connection has taken its place.
+    Bayeux(Key, Arc<BayeuxClient>),
     /// Accept nothing more, and end what can be ended.
     Drain,
     /// Let go of everything now.
@@ -52,6 +55,8 @@ pub struct Gateway {
     pub(crate) allowance: Allowance,
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
+    realms: Arc<Realms>,
+    watch: Arc<Watch>,
     draining: AtomicBool,
 }
 
@@ -59,7 +64,11 @@ impl Gateway {
     /// A gateway of `shards` shards. `epoch` marks the positions of this run: any number that the
     /// last run did not use. `demo` answers the requests of routes with the target `demo`.
     pub fn new(shards: usize, epoch: u64, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
-        Self {
+        let realms = Arc::new(Realms::default());
+        let realm_list = settings.realms.clone();
+        let gateway = Self {
+            watch: Arc::new(Watch::new(Arc::clone(&realms))),
+            realms,
             hub: Hub::new(limits, epoch),
             settings: ArcSwap::from_pointee(settings),
             reloads: AtomicU64::new(0),
@@ -73,13 +82,16 @@ impl Gateway {
             demo,
             sockjs: Sessions::default(),
             draining: AtomicBool::new(false),
-        }
+        };
+        gateway.set_realms(&realm_list);
+        gateway
     }
 
     /// The same gateway, with someone who hears what happens to its channels.
     #[must_use]
-    pub fn observed_by(mut self, observer: Arc<dyn Observer<Payload>>) -> Self {
-        self.hub = self.hub.observed_by(observer);
+    pub fn observed_by(self, observer: Arc<dyn Observer<Payload>>) -> Self {
+        self.watch.pass_on_to(observer);
+        self.hub.observe(Arc::clone(&self.watch) as _);
         self
     }
 
@@ -109,6 +121,7 @@ impl Gateway {
     /// Puts other settings in the place of those that were. What began under the old ones ends
     /// under them; no held connection is touched.
     pub fn reload(&self, settings: Settings) {
+        self.set_realms(&settings.realms);
         self.settings.store(Arc::new(settings));
         self.renew();
     }
@@ -160,6 +173,7 @@ impl Gateway {
         }
         let published = self.hub.publish(now, publish, &mut |shard, item| self.deliver(shard, item));
         self.publish_metrics.count(size, published.outcome);
+        self.show_views(now);
         published
     }
 
@@ -167,6 +181,34 @@ impl Gateway {
     pub fn is_overloaded(&self) -> bool {
         let limit = self.settings.load().limits.undelivered_bytes_max;
         self.mailboxes.iter().any(|mailbox| mailbox.weight() > limit)
+    }
+
+    /// Puts these realms in the place of those that were.
+    fn set_realms(&self, realms: &[waft_realm::Realm]) {
+        self.realms.replace(realms);
+        if !realms.is_empty() {
+            // A gateway without realms has nobody who looks at each item.
+            self.hub.observe(Arc::clone(&self.watch) as _);
+        }
+    }
+
+    /// The realms of the push service.
+    pub fn realms(&self) -> &Realms {
+        &self.realms
+    }
+
+    /// Publishes an item to a channel of a realm.
+    pub fn publish_in(&self, tenant: &Tenant, now: Instant, mut item: Item) -> Published {
+        item.channel = tenant.hub_name(&item.channel);
+        self.publish(now, item)
+    }
+
+    /// Publishes what was ordered to the patterns of channels that somebody listens to.
+    pub(crate) fn show_views(&self, now: Instant) {
+        self.watch.show(|channel, payload| {
+            let view = Publish { channel, id: None, prev_id: None, no_seq: true, size: 0, payload };
+            self.hub.publish(now, view, &mut |shard, item| self.deliver(shard, item));
+        });
     }
 
     pub(crate) fn deliver(&self, shard: u16, item: &Arc<Ordered<Payload>>) {

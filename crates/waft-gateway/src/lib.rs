@@ -30,6 +30,7 @@ mod pace;
 mod payload;
 mod place;
 mod pool;
+mod realm;
 mod record;
 mod relay;
 mod respond;
@@ -44,6 +45,7 @@ mod ws;
 
 pub use gateway::Gateway;
 pub use payload::Payload;
+pub use realm::{Realms, Tenant};
 pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 pub use service::{Answer, Door, Request, Service};
 pub use settings::{

@@ -9,6 +9,7 @@ use waft_http1::HeadLimits;
 use waft_net::QueueLimits;
 use waft_outbound::Lookup;
 use waft_outbound::policy::Policy;
+use waft_realm::Realm;
 use waft_route::Table;
 
 /// Everything that requests are handled by. Shared by all shards, never changed: a reload puts
@@ -17,6 +18,8 @@ use waft_route::Table;
 pub struct Settings {
     /// The routes.
     pub table: Table,
+    /// The realms of the push service.
+    pub realms: Vec<Realm>,
     /// Keys for `Grip-Sig`, by route id. A route without entry is not signed.
     pub signing_keys: HashMap<Arc<str>, SigningKey>,
     /// Key that proves a client to be a GRIP proxy in front of this one.
@@ -234,6 +237,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             table: Table::new(Vec::new()).0,
+            realms: Vec::new(),
             signing_keys: HashMap::new(),
             upstream_key: None,
             forward: Forward::default(),
