@@ -220,7 +220,7 @@ async fn serve_http2(shard: &Rc<Shard>, mut client: Client) {
 fn http2_limits(limits: &Limits) -> ServerLimits {
     let mut http2 = ServerLimits::default();
     http2.streams_max = limits.http2.unwrap_or(http2.streams_max);
-    http2.head = limits.head.clone();
+    http2.head = limits.head;
     http2.patience = limits.head_timeout;
     http2.idle_timeout = limits.idle_timeout;
     http2

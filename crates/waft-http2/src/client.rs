@@ -77,7 +77,7 @@ impl Connection {
         let handshake = builder.handshake::<_, Bytes>(Io::new(stream, Bytes::new()));
         let (requests, connection) = timeout(limits.patience, handshake).await.map_err(|_late| ServeError::Late)??;
         let ended = Rc::new(Cell::new(false));
-        let (over, head) = (Rc::clone(&ended), limits.head.clone());
+        let (over, head) = (Rc::clone(&ended), limits.head);
         spawn_local(async move {
             // Its streams hear of an error, and nobody else is there to hear it.
             let _over = connection.await;
@@ -112,7 +112,7 @@ impl Connection {
         spawn_local(Exchange {
             pipe: ours,
             secure: self.shared.secure,
-            limits: self.shared.limits.clone(),
+            limits: self.shared.limits,
             requests,
             state: State::Request { text: Vec::new() },
             counted: Counted(Rc::clone(&self.shared.streams)),

@@ -155,5 +155,5 @@ fn begin(
         return;
     }
     let method = if body == Body::Tunnel { http::Method::GET } else { request.method().clone() };
-    spawn_local(Bridge::new(ours, request.into_body(), body, method, respond, limits.head.clone()));
+    spawn_local(Bridge::new(ours, request.into_body(), body, method, respond, limits.head));
 }

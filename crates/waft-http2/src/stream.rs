@@ -132,13 +132,12 @@ impl Head {
     /// Takes in a piece; what the answer has become when its head is whole.
     fn take(&mut self, piece: &Bytes, respond: &mut SendResponse<Bytes>) -> Result<Option<Answer>, Stopped> {
         // Mostly the head is whole in the first piece, which then needs no copy.
-        let joined = if self.text.is_empty() {
+        let mut rest: Bytes = if self.text.is_empty() {
             piece.clone()
         } else {
             self.text.extend_from_slice(piece);
             std::mem::take(&mut self.text).into()
         };
-        let mut rest = joined.clone();
         loop {
             match parse_response(&rest, &self.limits).map_err(|_malformed| Stopped::Message)? {
                 Parsed::Complete { head, consumed } => {

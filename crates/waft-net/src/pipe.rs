@@ -252,7 +252,7 @@ impl Pipe {
 
     pub(crate) fn poll_write(&self, cx: &Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let total = parts.iter().map(|part| part.len()).sum::<usize>().min(PIPE_ROOM);
-        if let Poll::Pending = self.poll_room(cx)? {
+        if self.poll_room(cx)?.is_pending() {
             return Poll::Pending;
         }
         let mut data = Vec::with_capacity(total);
