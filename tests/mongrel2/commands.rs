@@ -3,7 +3,7 @@ use std::fs;
 use rustix::process::Signal;
 use waft_testkit::{Script, free_port, program, waft_binary};
 
-use crate::site::{Site, Which, conf, make_directory};
+use crate::site::{Site, Which, conf, free_base, make_directory};
 
 /// The program under the name `m2sh`, in a directory.
 fn m2sh(directory: &std::path::Path) -> Script {
@@ -62,7 +62,7 @@ fn both_programs_read_what_either_has_loaded() {
 fn a_server_is_started_asked_and_stopped_by_command() {
     let directory = make_directory("start");
     let text =
-        conf(&directory, free_port(), free_port(), "").replace("\"server.daemonize\": 0", "\"server.daemonize\": 1");
+        conf(&directory, free_port(), free_base(), "").replace("\"server.daemonize\": 0", "\"server.daemonize\": 1");
     fs::write(directory.join("mongrel2.conf"), text).unwrap();
     m2sh(&directory).arg("load").succeed();
     assert!(!m2sh(&directory).args(["running", "-every"]).run().status.success());

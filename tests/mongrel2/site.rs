@@ -87,7 +87,7 @@ pub(crate) fn make_directory(name: &str) -> PathBuf {
 }
 
 /// The first of some ports in a row that are free, and that no other test of this process gets.
-fn free_base() -> u16 {
+pub(crate) fn free_base() -> u16 {
     const COUNT: u16 = 21;
     eventually("free ports in a row", || {
         let ports: Vec<u16> = (0..COUNT).map(|_| free_port()).collect();
@@ -112,7 +112,7 @@ site = Host(name="one.test", routes={{
 wild = Host(name="wild", matching="(a+).wild.test", routes={{ '/w': one }})
 main = Server(uuid="u-1", name="main", port={port}, access_log="/logs/access.log", error_log="/logs/error.log",
     chroot="{path}", pid_file="/run/m2.pid", default_host="one.test", hosts=[site, wild])
-settings = {{"control_port": "ipc://{path}/control", "server.daemonize": 0, {} }}
+settings = {{"control_port": "ipc://{path}/control", "server.daemonize": 0 {} }}
 servers = [main]
 "#,
         at(0),
