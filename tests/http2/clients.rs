@@ -1,4 +1,4 @@
-use waft_testkit::{program, python};
+use waft_testkit::{Authority, Reply, Server, Setup, Target, program, python};
 
 use crate::serve;
 
@@ -40,4 +40,29 @@ fn h2load_gets_an_answer_to_every_request() {
     let url = format!("http://{}/a", server.address());
     let output = program("h2load").args(["-n", "2000", "-c", "4", "-m", "20", &url]).succeed();
     assert!(output.contains("2000 succeeded, 0 failed, 0 errored"), "{output}");
+}
+
+#[test]
+fn curl_agrees_on_http2_by_tls() {
+    let authority = Authority::new();
+    let target = Target::start(|_| Reply::hold("stream", "c").body("open\n"));
+    let setup = Setup::native(format!(
+        "[server]\nlisten = [\"FRONT?tls\"]\ntls_certs = \"DIRECTORY/certs\"\n\n[control]\nlisten = [\"CONTROL\"]\n\n\
+         [[route]]\ntargets = [\"{}\"]\n",
+        target.address()
+    ));
+    let server = Server::start(setup.certificate(&authority.issue(&["app.example"]), "certs/any"));
+    let address = server.address();
+    let at = format!("app.example:{}:{}", address.port(), address.ip());
+    let url = format!("https://app.example:{}/stream", address.port());
+    let authorities = authority.file();
+    let authorities = authorities.to_str().unwrap();
+    let common = ["-sSN", "-D", "-", "--cacert", authorities, "--resolve", &at];
+    for (offer, spoken) in [("--http2", "HTTP/2 200"), ("--http1.1", "HTTP/1.1 200 OK")] {
+        let curl = program("curl").args(common).args([offer, &url]).start();
+        curl.wait_for_output(spoken, 1);
+        curl.wait_for_output("open\n", 1);
+        server.publish_text("c", "one\n");
+        curl.wait_for_output("one\n", 1);
+    }
 }

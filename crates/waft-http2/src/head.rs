@@ -1,9 +1,9 @@
 //! Heads, from HTTP/2 to HTTP/1.1 and back.
 
 use h2::ext::Protocol;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use waft_http1::{Framing, HeadWriter, RequestHead, ResponseHead, is_hop_by_hop};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use waft_http1::{HeadWriter, ResponseHead, is_hop_by_hop};
 
 /// How the body of a message is written into a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,23 +104,6 @@ pub(crate) fn response_from(head: &ResponseHead, tunnel: bool) -> Response<()> {
     response
 }
 
-/// The request of a stream, from the head of an HTTP/1.1 request. `secure` chooses the scheme.
-///
-/// # Errors
-/// `None` for a request target that HTTP/2 has no form for.
-pub(crate) fn request_from(head: &RequestHead, secure: bool) -> Option<Request<()>> {
-    let mut uri = Uri::builder().scheme(if secure { Scheme::HTTPS } else { Scheme::HTTP });
-    if let Some(authority) = head.authority() {
-        uri = uri.authority(Authority::try_from(authority).ok()?);
-    }
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
-    *request.uri_mut() = uri.path_and_query(PathAndQuery::try_from(head.path_and_query()).ok()?).build().ok()?;
-    let fields = head.end_to_end_fields().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
-    append(request.headers_mut(), fields);
-    Some(request)
-}
-
 fn append<'a>(into: &mut HeaderMap, fields: impl Iterator<Item = (&'a str, &'a [u8])>) {
     for (name, value) in fields {
         // The parser has seen to it that both are what they may be; a field that the library knows better is left out.
@@ -130,38 +113,51 @@ fn append<'a>(into: &mut HeaderMap, fields: impl Iterator<Item = (&'a str, &'a [
     }
 }
 
-/// Writes the head of `response` as HTTP/1.1. `ended` says that no body follows; `method` is that of the request.
-pub(crate) fn write_response<B>(response: &Response<B>, method: &str, ended: bool, out: &mut Vec<u8>) -> Body {
-    let status = response.status();
-    let mut writer = HeadWriter::new(out);
-    writer.status_line(status.as_u16(), status.canonical_reason().unwrap_or_default());
-    let fields = response.headers();
-    for (name, value) in fields {
-        if !is_hop_by_hop(name.as_str()) {
-            writer.field(name.as_str(), value.as_bytes());
-        }
-    }
-    // One stream carries one exchange.
-    writer.field("Connection", "close");
-    let bodiless = method == "HEAD" || status.is_informational() || matches!(status.as_u16(), 204 | 304);
-    let has_length = fields.contains_key(http::header::CONTENT_LENGTH);
-    let body = match (bodiless || ended, has_length) {
-        (true, false) if !bodiless => {
-            writer.content_length(0);
-            Body::None
-        }
-        (true, _) => Body::None,
-        (false, true) => Body::Plain,
-        (false, false) => {
-            writer.field("Transfer-Encoding", "chunked");
-            Body::Chunked
-        }
-    };
-    writer.finish();
-    body
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How the body that follows the head of an HTTP/1.1 request is to be read; none if there is no body.
-pub(crate) fn has_body(head: &RequestHead) -> bool {
-    !matches!(head.framing(), Framing::None | Framing::Length(0))
+    fn check(request: Request<()>, ended: bool, expected: Result<(Body, &str), u16>) {
+        let mut out = Vec::new();
+        let written = write_request(&request, ended, &mut out);
+        let got = written.map(|body| (body, String::from_utf8(out).unwrap())).map_err(|error| error.0.as_u16());
+        assert_eq!(got, expected.map(|(body, text)| (body, text.to_owned())));
+    }
+
+    fn request(method: &str, uri: &str) -> http::request::Builder {
+        Request::builder().method(method).uri(uri)
+    }
+
+    #[test]
+    fn requests_are_written_as_http1() {
+        let get = request("GET", "https://example.com/a?b=1").header("x-a", "1").header("x-a", "2").body(()).unwrap();
+        let text = "GET /a?b=1 HTTP/1.1\r\nHost: example.com\r\nx-a: 1\r\nx-a: 2\r\nConnection: close\r\n\r\n";
+        check(get, true, Ok((Body::None, text)));
+        let post = request("POST", "https://example.com/").header("content-length", "5").body(()).unwrap();
+        let text = "POST / HTTP/1.1\r\nHost: example.com\r\ncontent-length: 5\r\nConnection: close\r\n\r\n";
+        check(post, false, Ok((Body::Plain, text)));
+        let post = request("POST", "https://example.com/").body(()).unwrap();
+        let text = "POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check(post, false, Ok((Body::Chunked, text)));
+    }
+
+    #[test]
+    fn the_host_is_the_authority_and_nothing_of_the_connection_passes() {
+        let get = request("GET", "https://example.com/").header("host", "other.example").header("te", "trailers");
+        let get = get.header("cookie", "a=1").header("transfer-encoding", "chunked").header("cookie", "b=2");
+        let text = "GET / HTTP/1.1\r\nHost: example.com\r\nCookie: a=1; b=2\r\nConnection: close\r\n\r\n";
+        check(get.body(()).unwrap(), true, Ok((Body::None, text)));
+    }
+
+    #[test]
+    fn only_websockets_are_tunnelled() {
+        let mut connect = request("CONNECT", "https://example.com/ws").body(()).unwrap();
+        check(connect.clone(), false, Err(501));
+        connect.extensions_mut().insert(Protocol::from_static("websocket"));
+        let text = "GET /ws HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Key: d2FmdCBvdmVyIEhUVFAvMg==\r\n\r\n";
+        check(connect.clone(), false, Ok((Body::Tunnel, text)));
+        connect.extensions_mut().insert(Protocol::from_static("connect-udp"));
+        check(connect, false, Err(501));
+    }
 }

@@ -179,16 +179,6 @@ impl Pipe {
         Poll::Pending
     }
 
-    /// Waits until the other end has gone, and nobody reads what is written any more.
-    pub fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut lane = self.outgoing().borrow_mut();
-        if lane.unread {
-            return Poll::Ready(());
-        }
-        lane.writer.wait(cx);
-        Poll::Pending
-    }
-
     /// The next piece that the other end wrote, as it wrote it; none at the end of the stream.
     ///
     /// # Errors

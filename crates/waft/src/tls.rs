@@ -40,14 +40,14 @@ impl Tls {
             let shown = Shown::ByName { certificates: Arc::clone(certificates), defaults };
             let optional = listen.client_optional;
             let client_auth = listen.client_ca.clone().map(|ca| ClientAuth { ca, optional });
-            TlsAcceptor::new(shown, client_auth)
+            TlsAcceptor::new(shown, client_auth, plan.server.http2)
                 .map(Some)
                 .with_context(|| format!("server.listen: {} cannot be served", listen.endpoint))
         };
         let front = plan.server.listen.iter().map(acceptor).collect::<Result<_>>()?;
         let control = match (&plan.control.cert, &plan.control.key) {
             (Some(cert), Some(key)) => {
-                Some(TlsAcceptor::new(Shown::Files { cert: cert.clone(), key: key.clone() }, None)?)
+                Some(TlsAcceptor::new(Shown::Files { cert: cert.clone(), key: key.clone() }, None, false)?)
             }
             _ => None,
         };

@@ -57,6 +57,8 @@ pub struct TlsAcceptor {
 struct Shared {
     shown: Shown,
     client_auth: Option<ClientAuth>,
+    /// What may be agreed to be spoken, the preferred first (ALPN).
+    protocols: &'static [&'static [u8]],
     config: ArcSwap<ServerConfig>,
     /// What the configuration was made of beside the certificates: the authorities of clients.
     authorities: Mutex<Vec<u8>>,
@@ -79,15 +81,17 @@ impl fmt::Debug for TlsAcceptor {
 }
 
 impl TlsAcceptor {
-    /// An acceptor that shows this, and lets such clients in.
+    /// An acceptor that shows this, lets such clients in, and agrees on HTTP/2 with those that offer it if `http2`.
     ///
     /// # Errors
     /// When a file cannot be read, or certificate and key do not belong together.
-    pub fn new(shown: Shown, client_auth: Option<ClientAuth>) -> Result<Self, TlsError> {
+    pub fn new(shown: Shown, client_auth: Option<ClientAuth>, http2: bool) -> Result<Self, TlsError> {
+        let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
         let authorities = read_authorities(client_auth.as_ref())?;
-        let config = config(&shown, client_auth.as_ref(), &authorities, Ticketer::new()?)?;
+        let config = config(&shown, client_auth.as_ref(), &authorities, Ticketer::new()?, protocols)?;
         let config = ArcSwap::from_pointee(config);
-        Ok(Self { shared: Arc::new(Shared { shown, client_auth, config, authorities: Mutex::new(authorities) }) })
+        let authorities = Mutex::new(authorities);
+        Ok(Self { shared: Arc::new(Shared { shown, client_auth, protocols, config, authorities }) })
     }
 
     /// Reads its files again, but for [`Certificates`], which have a reload of their own. Clients that come back are
@@ -96,7 +100,7 @@ impl TlsAcceptor {
     /// # Errors
     /// As [`TlsAcceptor::new`]; what there was stays in force.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let Shared { shown, client_auth, config: current, authorities } = &*self.shared;
+        let Shared { shown, client_auth, protocols, config: current, authorities } = &*self.shared;
         let next = read_authorities(client_auth.as_ref())?;
         let mut authorities = authorities.lock().unwrap_or_else(PoisonError::into_inner);
         let same = *authorities == next;
@@ -104,7 +108,7 @@ impl TlsAcceptor {
             return Ok(());
         }
         let ticketer = if same { Arc::clone(&current.load().ticketer) } else { Ticketer::new()? };
-        current.store(Arc::new(config(shown, client_auth.as_ref(), &next, ticketer)?));
+        current.store(Arc::new(config(shown, client_auth.as_ref(), &next, ticketer, protocols)?));
         *authorities = next;
         Ok(())
     }
@@ -137,6 +141,7 @@ fn config(
     client_auth: Option<&ClientAuth>,
     authorities: &[u8],
     ticketer: Arc<dyn ProducesTickets>,
+    protocols: &[&[u8]],
 ) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -165,7 +170,7 @@ fn config(
         }
     };
     let mut config = builder.with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     // Tickets are kept by the clients, so that resumption costs no memory here.
     config.ticketer = ticketer;
     config.session_storage = Arc::new(NoServerSessionStorage {});
