@@ -22,7 +22,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "wire",
         &["waft-http1", "waft-grip", "waft-websocket", "waft-zhttp", "waft-mongrel2", "waft-bayeux", "waft-primus"],
     ),
-    ("core", &["waft-route", "waft-hub"]),
+    ("core", &["waft-route", "waft-hub", "waft-realm"]),
     ("io", &["waft-net", "waft-zmq", "waft-store"]),
     ("service", &["waft-http2", "waft-outbound", "waft-gateway", "waft-webhooks", "waft-control", "waft-doors"]),
     ("app", &["waft-config", "waft"]),
