@@ -127,6 +127,14 @@ fn the_guide_to_webhooks_goes_as_it_is_told() {
 }
 
 #[test]
+fn the_guide_to_the_push_service_goes_as_it_is_told() {
+    waft_only!("it is waft that is told of");
+    let page = read("docs/push-service.md");
+    assert!(blocks(&page).iter().filter(|block| block.language == "sh").count() >= 4);
+    Reader::new().follow(&page);
+}
+
+#[test]
 fn make_run_runs_the_program_with_the_arguments_that_are_given() {
     let makefile = std::fs::read_to_string(workspace_root().join("Makefile")).unwrap();
     assert!(makefile.contains("\nrun:\n\tcargo run --package waft -- $(ARGS)\n"), "the pages rely on this");

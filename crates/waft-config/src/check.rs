@@ -50,7 +50,8 @@ pub fn report(plan: &Plan) -> String {
         None => out.push_str("routes:\n"),
     }
     for route in &plan.routes {
-        let targets: Vec<_> = route.targets.iter().map(|target| TargetText(target).to_string()).collect();
+        let realm = route.options.realm.iter().map(|realm| format!("realm {realm}"));
+        let targets: Vec<_> = realm.chain(route.targets.iter().map(|target| TargetText(target).to_string())).collect();
         let id = route.shown_id().map(|id| format!("{id}: ")).unwrap_or_default();
         let _ = writeln!(out, "  {id}{} -> {}", in_words(&route.condition), targets.join(", "));
     }

@@ -105,6 +105,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
         }
     });
     route_changes(old, new, &mut changes);
+    realm_changes(old, new, &mut changes);
     changes
 }
 
@@ -134,6 +135,24 @@ fn route_changes(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
         if !new.routes.iter().any(|other| same(other, route)) {
             push(route, "(removed)");
         }
+    }
+}
+
+/// Realms are told apart by their names; what they hold is secret in part.
+fn realm_changes(old: &Plan, new: &Plan, changes: &mut Vec<Change>) {
+    let mut push = |name: &str, text: &str| {
+        let what = format!("realm {name} {text}");
+        changes.push(Change { what, old: None, new: None, effect: Effect::Applied });
+    };
+    for realm in &new.realms {
+        match old.realms.iter().find(|other| other.name == realm.name) {
+            None => push(&realm.name, "(new)"),
+            Some(other) if other != realm => push(&realm.name, "(its keys, rules or limits)"),
+            Some(_) => {}
+        }
+    }
+    for realm in old.realms.iter().filter(|realm| !new.realms.iter().any(|other| other.name == realm.name)) {
+        push(&realm.name, "(removed)");
     }
 }
 
@@ -180,6 +199,7 @@ mod tests {
                 "route b,*,*,* (removed) changed",
             ],
         );
+        check("[[realm]]\n", "[[realm]]\nkeys = [\"hush\"]\n", &["realm default (its keys, rules or limits) changed"]);
         check("route = []", "[[route]]\nhost = \"\"\nid = \"x\"\ntargets = [\"a:1\"]\n", &["route x (new) changed"]);
     }
 }

@@ -23,6 +23,7 @@ pub mod mongrel2;
 mod native;
 mod plan;
 pub mod pushpin;
+mod realm;
 mod reference;
 mod route;
 mod section;
@@ -37,6 +38,7 @@ pub use egress::EgressException;
 pub use mistake::{Mistake, Mistakes};
 pub use native::{ReadFile, Sources, load};
 pub use plan::Plan;
+pub use realm::{AccessEntry, RealmEntry};
 pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, PathPattern, QueryMatch, RouteEntry};
 pub use settings::{
@@ -45,6 +47,6 @@ pub use settings::{
 };
 pub use target::TargetEntry;
 pub use value::{
-    ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen, LogFormat, NotAValue,
-    OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
+    Allowed, Audience, ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen,
+    LogFormat, NotAValue, OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
 };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use waft_route::{Condition, Problem, Route, RouteOptions, Severity, Table, Target, TargetAddress};
 
 use crate::mistake::Mistake;
+use crate::realm::{self, RealmEntry};
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
 use crate::settings::{
@@ -22,6 +23,8 @@ macro_rules! plan {
             $( $(#[doc = $doc])+ pub $section: $ty, )+
             /// The routes, each with all options that count for it.
             pub routes: Vec<Route>,
+            /// The realms of the push service.
+            pub realms: Vec<RealmEntry>,
             /// The file that the routes were read from, if they have one of their own.
             pub routes_file: Option<PathBuf>,
             /// What was read and has no effect, or an effect that may surprise, a sentence each.
@@ -35,6 +38,7 @@ macro_rules! plan {
             pub(crate) routes_file: Option<PathBuf>,
             $( pub(crate) $section: $ty, )+
             pub(crate) route: Option<Vec<RouteEntry>>,
+            pub(crate) realm: Vec<RealmEntry>,
         }
 
         impl File {
@@ -43,6 +47,7 @@ macro_rules! plan {
                 Plan {
                     $( $section: self.$section, )+
                     routes: Vec::new(),
+                    realms: self.realm,
                     routes_file: self.routes_file,
                     notes: Vec::new(),
                 }
@@ -204,5 +209,7 @@ impl Plan {
                 ));
             }
         }
+        let named = self.routes.iter().filter_map(|route| route.options.realm.as_deref());
+        realm::judge(&self.realms, named, place, mistakes);
     }
 }

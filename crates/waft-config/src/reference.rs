@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use crate::plan::Plan;
+use crate::realm::RealmEntry;
 use crate::route::RouteEntry;
 use crate::section::{Key, Section as _};
 
@@ -24,6 +25,9 @@ pub fn print_defaults() -> String {
     heading(&mut out, RouteEntry::ABOUT);
     out.push_str("# [[route]]\n");
     keys(&mut out, RouteEntry::KEYS, &Table::try_from(RouteEntry::default()).unwrap_or_default(), true);
+    heading(&mut out, RealmEntry::ABOUT);
+    out.push_str("# [[realm]]\n");
+    keys(&mut out, RealmEntry::KEYS, &Table::try_from(RealmEntry::default()).unwrap_or_default(), true);
     out
 }
 
@@ -71,19 +75,28 @@ pub fn to_toml(plan: &Plan) -> String {
     });
     if plan.routes_file.is_none() {
         let base = plan.base_options();
-        let defaults = Table::try_from(RouteEntry::default()).unwrap_or_default();
         for route in &plan.routes {
             out.push_str("\n[[route]]\n");
-            let entry = Table::try_from(RouteEntry::from_route(route, &base)).unwrap_or_default();
-            for key in RouteEntry::KEYS {
-                let value = entry.get(key.name).filter(|value| Some(*value) != defaults.get(key.name));
-                if let Some(value) = value {
-                    let _ = writeln!(out, "{} = {value}", key.name);
-                }
-            }
+            entry(&mut out, RouteEntry::KEYS, &RouteEntry::from_route(route, &base), &RouteEntry::default());
         }
     }
+    for realm in &plan.realms {
+        out.push_str("\n[[realm]]\n");
+        entry(&mut out, RealmEntry::KEYS, realm, &RealmEntry::default());
+    }
     out.trim_start().to_owned()
+}
+
+/// The keys of a table that differ from the defaults.
+fn entry<T: serde::Serialize>(out: &mut String, keys: &[Key], value: &T, default: &T) {
+    let values = Table::try_from(value).unwrap_or_default();
+    let defaults = Table::try_from(default).unwrap_or_default();
+    for key in keys {
+        let value = values.get(key.name).filter(|value| Some(*value) != defaults.get(key.name));
+        if let Some(value) = value {
+            let _ = writeln!(out, "{} = {value}", key.name);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +140,7 @@ mod tests {
             .lines()
             .filter(|line| !line.contains("routes_file"))
             .map(|line| match line.strip_prefix("# ") {
-                Some(rest) if rest == "[[route]]" || is_assignment(rest) => format!("{rest}\n"),
+                Some(rest) if matches!(rest, "[[route]]" | "[[realm]]") || is_assignment(rest) => format!("{rest}\n"),
                 _ => format!("{line}\n"),
             })
             // Every key as printed; a route needs a target in addition, and not a second host.
@@ -150,6 +163,8 @@ mod tests {
             "route = []",
             "[server]\nlisten = [\"8000\", \"[::1]:81\", \"unix:/run/w?mode=660&user=u\"]\nshards = 2",
             "[limits]\nidle_timeout = \"off\"\nqueue_bytes = \"3 MB\"\n[grip]\nsig_key = \"\"\n",
+            "[[realm]]\nname = \"r\"\nkeys = [\"k\"]\naccess = [{ channels = [\"a\"], allow = [\"read\"] }]\nhold = \"5s\"\n\
+             [[route]]\nrealm = \"r\"\nprefix = \"p-\"\n",
             "[defaults]\naco = true\n[[route]]\naco = false\nsig_key = \"x\"\ntargets = [\"a:80,sub=b\"]\n",
             "[[route]]\nhost = \"*.a.b\"\npath = \"/p\"\nid = \"i\"\nproto = \"ws\"\nssl = false\nmethods = [\"PUT\"]\n\
              match_headers = [\"X-A: 1\", \"X-B\"]\nmatch_query = [\"v=2\", \"w\"]\nheaders = [\"X-C: d e\", \"X-D:\"]\n\

@@ -131,6 +131,9 @@ section! {
         gap_message: Option<String> = None, as "'{\"gap\": \"{channel}\"}'";
         /// Code to close such a client with, after the message: 1000, 1001, 1008, 1011 to 1014, or 3000 to 4999.
         gap_close: Option<CloseCode> = None, as "4000";
+        /// Realm whose clients it is for. Without targets, waft answers all requests itself; with targets it answers those
+        /// to `/bayeux`, and the channels that targets name are the realm's.
+        realm: Option<String> = None, as "\"default\"";
         /// Instead of `defaults.origins`.
         origins: Option<Vec<String>> = None, as "[\"https://app.example.com\"]";
     }
@@ -213,6 +216,10 @@ impl RouteEntry {
         options.sockjs = self.sockjs.clone().map(|path| SockJs { path, as_path: self.sockjs_as_path.clone() });
         options.no_grip = self.no_grip;
         options.log_level = self.log_level;
+        if let Some(realm) = &self.realm {
+            options.prefix = waft_realm::channel_prefix(realm) + &options.prefix;
+            options.realm = Some(realm.as_str().into());
+        }
         options
     }
 
@@ -237,7 +244,7 @@ impl RouteEntry {
             targets: route.targets.iter().cloned().map(TargetEntry).collect(),
             sig_iss: changed(&options.sig_iss, &base.sig_iss),
             sig_key: changed(&options.sig_key, &base.sig_key).map(Option::unwrap_or_default),
-            prefix: changed(&options.prefix, &base.prefix),
+            prefix: changed(&plain_prefix(options), &base.prefix),
             orig_headers: options.orig_headers,
             as_host: options.as_host.clone(),
             path_rem: options.path_rem,
@@ -269,6 +276,7 @@ impl RouteEntry {
             compression: changed(&ws.compression, &base.websocket.compression),
             gap_message: ws.gap.message.clone(),
             gap_close: ws.gap.close.map(CloseCode),
+            realm: options.realm.as_deref().map(str::to_owned),
             origins: changed(&options.origins, &base.origins),
         }
     }
@@ -288,6 +296,12 @@ impl<'de> Deserialize<'de> for PathPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Pattern::new(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
     }
+}
+
+/// The prefix of a route as it was written.
+fn plain_prefix(options: &RouteOptions) -> String {
+    let own = options.realm.as_deref().map(waft_realm::channel_prefix).unwrap_or_default();
+    options.prefix.strip_prefix(own.as_str()).unwrap_or(&options.prefix).to_owned()
 }
 
 /// A request header that a route sets, `Name: value`; without a value the header is removed.

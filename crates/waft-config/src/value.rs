@@ -63,6 +63,8 @@ as_text! {
     OutboundRules => "\"hardened\" or \"open\"",
     Resolver => "\"system\" or \"dns\"",
     PingMode => "\"answer\" or \"forward\"",
+    Allowed => "\"read\", \"publish\" or \"presence\"",
+    Audience => "\"everyone\" or \"clients\"",
     JsonPForm => "\"basic\" or \"extended\"",
     RequestKind => "\"http\" or \"ws\"",
     SlowReader => "\"drop\" or \"close\"",
@@ -448,6 +450,22 @@ words! {
         Answer = "answer",
         /// The target does.
         Forward = "forward",
+    }
+    /// What a client may do with a channel of a realm.
+    Allowed {
+        /// See who is there.
+        Presence = "presence",
+        /// Publish to it.
+        Publish = "publish",
+        /// Get what is published.
+        Read = "read",
+    }
+    /// Whom a rule of a realm is for.
+    Audience {
+        /// Clients with a token of the realm.
+        Clients = "clients",
+        /// Everyone.
+        Everyone = "everyone",
     }
     /// The form of a JSON-P answer.
     JsonPForm {

@@ -21,7 +21,7 @@ use waft_hub::{Outcome, Published};
 use crate::accept::{self, Form};
 use crate::auth::Guard;
 use crate::metrics::{self, MetricsNames};
-use crate::stats;
+use crate::{realm, stats};
 
 /// What the control API is told to do.
 #[derive(Clone, Debug)]
@@ -103,6 +103,10 @@ impl Service for ControlApi {
         let path = head.path();
         // One slash at the end is no part of the name; client libraries publish to `/publish/`.
         let name = path.strip_suffix('/').unwrap_or(path);
+        if let Some(place) = realm::place(name) {
+            // Each realm has keys of its own.
+            return realm::answer(gateway, request, &place);
+        }
         let state = self.state.load();
         if !matches!(name, "/healthz" | "/readyz")
             && !state.guard.is_open()

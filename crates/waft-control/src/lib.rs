@@ -15,6 +15,7 @@ mod exposition;
 mod harness;
 mod metrics;
 mod process;
+mod realm;
 mod stats;
 mod totals;
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use waft_grip::filter::{BuildId, Context, Filters};
@@ -21,10 +21,11 @@ use crate::hold::{
 use crate::jsonp::{Call, Encoder};
 use crate::payload::put_chunk;
 use crate::place::Base;
+use crate::realm::Poll;
 use crate::relay::{BodyError, ResponseBody};
 use crate::respond::{self, Failure, Frame};
 use crate::shard::Shard;
-use crate::subscribe::{self, Class, Seen, Wanted};
+use crate::subscribe::{self, Class, Seen, Sub, Wanted};
 use crate::{deliver, link, update};
 
 /// Does what an instruct asks for. The connection comes back if it can serve another request.
@@ -160,6 +161,7 @@ fn line(
         half_closed: false,
         leftover,
         seat: std::mem::take(&mut exchange.seat),
+        guest: exchange.guest.take(),
     }
 }
 
@@ -214,6 +216,7 @@ async fn hold_response(
         meta: shard.templates.meta(instruct.meta),
         template: shard.templates.timeout(Timeout { parts, body }),
         request,
+        poll: None,
         gone,
     };
     let key = shard.held.borrow_mut().reserve(Hold::Response(Box::new(response)));
@@ -234,6 +237,76 @@ async fn hold_response(
     if joined.conflict {
         update::request(shard, key, update::Urgency::High);
     }
+    None
+}
+
+/// Holds a request that a realm answers, not a target. `join` subscribes; the place is handed over after it.
+pub(crate) fn hold_poll(
+    shard: &Rc<Shard>,
+    mut client: Client,
+    mut exchange: Exchange,
+    poll: Poll,
+    template: Timeout,
+    wait: Duration,
+    join: impl FnOnce(Key) -> Vec<Sub>,
+) -> Option<Key> {
+    log(&exchange, None, template.parts.code, 0, "accept");
+    let leftover = client.buffer.take_unread(&shard.buffers);
+    let Client { stream, secure, presence, .. } = client;
+    let line = line(&mut exchange, presence, secure, leftover);
+    let Exchange { head, route, trusted, .. } = exchange;
+    let response = ResponseHold {
+        line,
+        route,
+        subs: Box::default(),
+        meta: shard.templates.meta(Vec::new()),
+        template: Rc::new(template),
+        request: Box::new(SavedRequest { head, body: Vec::new(), trusted, dress: None }),
+        poll: Some(Box::new(poll)),
+        gone: None,
+    };
+    let key = shard.held.borrow_mut().reserve(Hold::Response(Box::new(response)));
+    count(shard, Mode::Response, 1);
+    let subs = join(key);
+    if let Some(Hold::Response(hold)) = shard.held.borrow_mut().get_mut(key) {
+        hold.subs = subs.into();
+    }
+    if !attach(shard, key, stream) {
+        return None;
+    }
+    shard.held.borrow_mut().set_deadline(key, Some(Instant::now() + wait));
+    Some(key)
+}
+
+/// Opens a stream that a realm feeds, not a target. `join` subscribes and gives what comes first.
+pub(crate) async fn feed(
+    shard: &Rc<Shard>,
+    client: Client,
+    exchange: Exchange,
+    instruct: Instruct,
+    join: impl FnOnce(Key, bool) -> (Vec<Sub>, Vec<u8>),
+) -> Option<Client> {
+    let mut opening = Opening::new(shard, client, exchange, None);
+    let keep_alive = opening.exchange.head.keep_alive() && opening.exchange.body.is_done();
+    if opening.exchange.is_to_head() || shard.is_draining() {
+        opening.put_head(&instruct.response, Frame::None, keep_alive && !shard.is_draining());
+        return opening.finish(keep_alive && !shard.is_draining()).await;
+    }
+    opening.put_head(&instruct.response, Frame::Stream, keep_alive);
+    let key = opening.reserve(&instruct, &[]);
+    let (subs, first) = join(key, opening.is_chunked());
+    if let Some(Hold::Stream(hold)) = shard.held.borrow_mut().get_mut(key) {
+        hold.subs = subs.into();
+    }
+    if !first.is_empty() {
+        opening.put(&first);
+    }
+    if !opening.flush().await {
+        hold::end(shard, key);
+        return opening.abandon();
+    }
+    log(&opening.exchange, None, instruct.response.code, opening.bytes, "accept");
+    opening.hand_over(key, false);
     None
 }
 

@@ -20,6 +20,7 @@ use crate::hold::{self, Hold, Member, Timeout, keep_alive_due};
 use crate::pace;
 use crate::payload::stream_content;
 use crate::place::Base;
+use crate::realm::forms;
 use crate::service::Answer;
 use crate::settings::Pace;
 use crate::shard::Shard;
@@ -66,11 +67,15 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
 async fn channel(shard: &Rc<Shard>, items: &[Item], pace: Option<Pace>) -> usize {
     let Some(first) = items.first() else { return 0 };
     let name = &first.channel;
-    if shard.listeners.borrow().channel(name).is_none() {
-        return 0;
-    }
+    let has_guests = {
+        let listeners = shard.listeners.borrow();
+        let Some(index) = listeners.channel(name) else { return 0 };
+        listeners.classes(index).any(|(class, _)| class >= Class::FIRST_OF_REALMS)
+    };
     if let Some(pace) = pace {
-        return pace::queue(shard, items, pace);
+        // The rate is for holds of targets.
+        let guests = if has_guests { crate::realm::deliver(shard, items).await } else { 0 };
+        return guests + pace::queue(shard, items, pace);
     }
     let mut served = 0;
     for class in [Class::Chunked, Class::Raw] {
@@ -104,6 +109,9 @@ async fn channel(shard: &Rc<Shard>, items: &[Item], pace: Option<Pace>) -> usize
         }
     }
     served += crate::ws::deliver(shard, items).await;
+    if has_guests {
+        served += crate::realm::deliver(shard, items).await;
+    }
     let now = Instant::now();
     for item in items {
         shard.metrics.delivery_latency.observe(now.saturating_duration_since(item.received));
@@ -165,17 +173,19 @@ fn steps(items: &[Item], class: Class, block: Option<u64>) -> Run {
     let mut size = 0;
     let (mut count, mut bytes, mut blocks) = (0, 0, 0);
     for item in items {
-        if let Some(content) = plain_content(item) {
-            bytes += content.len();
+        if let Some(content) = content_len(item, class) {
+            bytes += content;
             blocks += block.map_or(0, |block| item.payload.stream_blocks(block));
-            if size + content.len() > MERGED_MAX {
+            if size + content > MERGED_MAX {
                 steps.extend(merge(&merged, class));
                 merged.clear();
                 size = 0;
             }
             merged.push(item);
-            size += content.len() + 16;
+            size += content + 16;
             count += 1;
+        } else if class as u8 >= Class::FIRST_OF_REALMS {
+            // What GRIP says of streams does not concern them.
         } else if item.payload.formats.http_stream.as_ref().is_some_and(|format| format.action == Action::Close) {
             steps.extend(merge(&merged, class));
             steps.push(Step::Close);
@@ -186,11 +196,31 @@ fn steps(items: &[Item], class: Class, block: Option<u64>) -> Run {
     Run { steps, count, content: bytes, blocks }
 }
 
-fn merge(items: &[&Item], class: Class) -> Option<Step> {
-    let bytes = |item: &Item| match class {
+/// Bytes of what a plain stream of a class gets of an item.
+fn content_len(item: &Item, class: Class) -> Option<usize> {
+    match class {
+        Class::SseChunked | Class::SseRaw => forms::sse(item).map(|form| form.content().len()),
+        Class::LinesChunked | Class::LinesRaw => forms::line(item).map(|form| form.content().len()),
+        _ => plain_content(item).map(Bytes::len),
+    }
+}
+
+/// What a plain stream of a class gets of an item, as it goes over the wire.
+fn wire_form(item: &Item, class: Class) -> Option<Bytes> {
+    match class {
         Class::Chunked => item.payload.stream_chunk().cloned(),
+        Class::SseChunked | Class::SseRaw => {
+            forms::sse(item).map(|form| form.bytes(class == Class::SseChunked).clone())
+        }
+        Class::LinesChunked | Class::LinesRaw => {
+            forms::line(item).map(|form| form.bytes(class == Class::LinesChunked).clone())
+        }
         _ => plain_content(item).cloned(),
-    };
+    }
+}
+
+fn merge(items: &[&Item], class: Class) -> Option<Step> {
+    let bytes = |item: &Item| wire_form(item, class);
     match items {
         [] => None,
         [item] => bytes(item).map(Step::Write),
@@ -205,7 +235,7 @@ fn merge(items: &[&Item], class: Class) -> Option<Step> {
 }
 
 /// Delivers to streams that need nothing of their own: the same bytes for each.
-async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Member]) {
+pub(crate) async fn plain(shard: &Rc<Shard>, items: &[Item], class: Class, members: &[Member]) {
     let block = shard.block_size();
     let all = steps(items, class, block);
     let oldest = items.first().map_or(0, |item| item.position.number);

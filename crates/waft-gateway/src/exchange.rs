@@ -22,6 +22,7 @@ use crate::hold;
 use crate::internal;
 use crate::jsonp;
 use crate::pool::{ConnectError, TargetConnection};
+use crate::realm::{self, Guest};
 use crate::record::{Seat, VisitKind, response_head_size};
 use crate::relay::{self, Relayed, ResponseBody};
 use crate::respond::{self, CONTINUE, Failure, Frame};
@@ -53,6 +54,8 @@ pub(crate) struct Exchange {
     /// What its answer is dressed with for scripts of other sites.
     pub(crate) dress: Option<Box<Dress>>,
     pub(crate) seat: Seat,
+    /// Its place among the held connections of a realm.
+    pub(crate) guest: Option<Guest>,
 }
 
 struct HeadFields<'a>(&'a RequestHead);
@@ -135,6 +138,9 @@ pub(crate) async fn handle(shard: &Rc<Shard>, mut client: Client, mut exchange: 
     if handler::handler_of(&exchange).is_some() {
         return proxy(shard, client, exchange).await;
     }
+    if realm::serves(&exchange) {
+        return Box::pin(realm::serve(shard, client, exchange)).await;
+    }
     if sockjs::serves(&exchange) {
         return Box::pin(sockjs::serve(shard, client, exchange)).await;
     }
@@ -195,6 +201,7 @@ impl Exchange {
             retry: false,
             served: Vec::new(),
             dress: None,
+            guest: None,
         }
     }
 
@@ -216,6 +223,7 @@ impl Exchange {
             served: Vec::new(),
             dress: None,
             seat,
+            guest: None,
         }
     }
 

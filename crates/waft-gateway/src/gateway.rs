@@ -8,13 +8,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use waft_grip::item::Item;
 use waft_hub::{Hub, HubLimits, Observer, Ordered, Outcome, Publish, Published};
-use waft_net::Mailbox;
+use waft_net::{Key, Mailbox};
 
 use crate::ask::Pace;
 use crate::handler::{Handed, HandlerConnection, Handlers, HandlersError, Opened};
 use crate::metrics::{PublishMetrics, ShardMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
+use crate::realm::{BayeuxClient, Realms, Tenant, Watch};
 use crate::record::Recorder;
 use crate::service::{Service, Tap};
 use crate::settings::Settings;
@@ -41,6 +42,8 @@ pub(crate) enum Message {
     EndHandled(u64, oneshot::Sender<bool>),
     /// A socket for the responses of a handler, to be read from now on.
     Handlers(Opened),
+    /// What a Bayeux client listens to has changed, or another connection has taken its place.
+    Bayeux(Key, Arc<BayeuxClient>),
     /// Accept nothing more, and end what can be ended.
     Drain,
     /// Let go of everything now.
@@ -64,6 +67,8 @@ pub struct Gateway {
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
     pub(crate) handlers: Handlers,
+    realms: Arc<Realms>,
+    watch: Arc<Watch>,
     draining: AtomicBool,
 }
 
@@ -71,7 +76,11 @@ impl Gateway {
     /// A gateway of `shards` shards. `epoch` marks the positions of this run: any number that the
     /// last run did not use. `demo` answers the requests of routes with the target `demo`.
     pub fn new(shards: usize, epoch: u64, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
-        Self {
+        let realms = Arc::new(Realms::default());
+        let realm_list = settings.realms.clone();
+        let gateway = Self {
+            watch: Arc::new(Watch::new(Arc::clone(&realms))),
+            realms,
             hub: Hub::new(limits, epoch),
             settings: ArcSwap::from_pointee(settings),
             reloads: AtomicU64::new(0),
@@ -87,13 +96,16 @@ impl Gateway {
             sockjs: Sessions::default(),
             handlers: Handlers::default(),
             draining: AtomicBool::new(false),
-        }
+        };
+        gateway.set_realms(&realm_list);
+        gateway
     }
 
     /// The same gateway, with someone who hears what happens to its channels.
     #[must_use]
-    pub fn observed_by(mut self, observer: Arc<dyn Observer<Payload>>) -> Self {
-        self.hub = self.hub.observed_by(observer);
+    pub fn observed_by(self, observer: Arc<dyn Observer<Payload>>) -> Self {
+        self.watch.pass_on_to(observer);
+        self.hub.observe(Arc::clone(&self.watch) as _);
         self
     }
 
@@ -166,6 +178,7 @@ impl Gateway {
     /// Puts other settings in the place of those that were. What began under the old ones ends
     /// under them; no held connection is touched.
     pub fn reload(&self, settings: Settings) {
+        self.set_realms(&settings.realms);
         self.settings.store(Arc::new(settings));
         self.renew();
     }
@@ -223,6 +236,7 @@ impl Gateway {
         {
             tap.published(item);
         }
+        self.show_views(now);
         published
     }
 
@@ -230,6 +244,34 @@ impl Gateway {
     pub fn is_overloaded(&self) -> bool {
         let limit = self.settings.load().limits.undelivered_bytes_max;
         self.mailboxes.iter().any(|mailbox| mailbox.weight() > limit)
+    }
+
+    /// Puts these realms in the place of those that were.
+    fn set_realms(&self, realms: &[waft_realm::Realm]) {
+        self.realms.replace(realms);
+        if !realms.is_empty() {
+            // A gateway without realms has nobody who looks at each item.
+            self.hub.observe(Arc::clone(&self.watch) as _);
+        }
+    }
+
+    /// The realms of the push service.
+    pub fn realms(&self) -> &Realms {
+        &self.realms
+    }
+
+    /// Publishes an item to a channel of a realm.
+    pub fn publish_in(&self, tenant: &Tenant, now: Instant, mut item: Item) -> Published {
+        item.channel = tenant.hub_name(&item.channel);
+        self.publish(now, item)
+    }
+
+    /// Publishes what was ordered to the patterns of channels that somebody listens to.
+    pub(crate) fn show_views(&self, now: Instant) {
+        self.watch.show(|channel, payload| {
+            let view = Publish { channel, id: None, prev_id: None, no_seq: true, size: 0, payload };
+            self.hub.publish(now, view, &mut |shard, item| self.deliver(shard, item));
+        });
     }
 
     pub(crate) fn deliver(&self, shard: u16, item: &Arc<Ordered<Payload>>) {

@@ -23,6 +23,7 @@ use crate::client::Client;
 use crate::dress::{Dress, Whole};
 use crate::link;
 use crate::place::Base;
+use crate::realm::{self, Guest, Poll};
 use crate::record::Seat;
 use crate::respond::{self, Frame};
 use crate::service::Door;
@@ -82,6 +83,9 @@ pub(crate) struct Line {
     /// What the client sent early: the beginning of its next request.
     pub(crate) leftover: Option<Box<[u8]>>,
     pub(crate) seat: Seat,
+    /// Its place among the held connections of a realm.
+    #[expect(dead_code, reason = "it counts for as long as it is kept")]
+    pub(crate) guest: Option<Guest>,
 }
 
 /// A long-poll.
@@ -93,6 +97,8 @@ pub(crate) struct ResponseHold {
     pub(crate) meta: Rc<Meta>,
     pub(crate) template: Rc<Timeout>,
     pub(crate) request: Box<SavedRequest>,
+    /// What answers it, if that is a realm and not a target.
+    pub(crate) poll: Option<Box<Poll>>,
     pub(crate) gone: Option<Box<Gone>>,
 }
 
@@ -554,6 +560,9 @@ pub(crate) fn cut_off_stalled(shard: &Rc<Shard>, limit: Duration) {
 
 /// The bytes that answer a long-poll when nothing has come.
 pub(crate) fn timeout_answer(hold: &ResponseHold, last: bool) -> Bytes {
+    if let Some(answer) = hold.poll.as_ref().and_then(|poll| realm::answer_at_the_end(hold, poll, last)) {
+        return answer;
+    }
     let Timeout { parts, body } = &*hold.template;
     response_bytes(hold, parts.code, &parts.reason, &parts.headers, body, last)
 }
@@ -635,6 +644,11 @@ fn let_go(shard: &Rc<Shard>, hold: &Hold) {
         Hold::WsTarget(side) => return ws::target_gone(shard, side),
         Hold::Changing | Hold::Finishing(_) => return,
     };
+    if let Hold::Response(hold) = hold
+        && let Some(poll) = &hold.poll
+    {
+        realm::poll_ended(shard, poll);
+    }
     subscribe::leave(shard, mode, subs);
     count(shard, mode, -1);
     if let Some(gone) = gone {

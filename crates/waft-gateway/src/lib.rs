@@ -34,6 +34,7 @@ mod pace;
 mod payload;
 mod place;
 mod pool;
+mod realm;
 mod record;
 mod relay;
 mod respond;
@@ -50,6 +51,7 @@ pub use access::AccessLog;
 pub use gateway::Gateway;
 pub use handler::{HandlerConnection, HandlersError};
 pub use payload::Payload;
+pub use realm::{Realms, Tenant};
 pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, VisitKind};
 pub use service::{Answer, Door, Extension, Reply, Request, Service, Tap};
 pub use settings::{

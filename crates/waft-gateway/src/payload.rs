@@ -7,6 +7,9 @@ use waft_grip::item::{Action, Formats, HttpStream, Item, ResponseBody, WsKind};
 use waft_websocket::frame::Opcode;
 use waft_websocket::message::Message;
 
+use crate::realm::Forms;
+use crate::subscribe;
+
 /// A published item on its way to the listeners of every shard.
 #[derive(Debug)]
 pub struct Payload {
@@ -18,17 +21,24 @@ pub struct Payload {
     declared: Option<u64>,
     stream_chunk: OnceLock<Bytes>,
     ws_message: OnceLock<Message>,
+    /// Forms for the clients of realms; none for an item that has nothing for them.
+    pub(crate) realm: Option<Box<Forms>>,
+    /// The item that this one shows to those who listen to a pattern of channels.
+    pub(crate) original: Option<subscribe::Item>,
 }
 
 impl Payload {
     /// The payload of `item`.
     pub fn new(item: Item) -> Self {
+        let realm = item.formats.json_object.is_some().then(Box::default);
         Self {
             formats: item.formats,
             meta: item.meta,
             declared: item.size,
             stream_chunk: OnceLock::new(),
             ws_message: OnceLock::new(),
+            realm,
+            original: None,
         }
     }
 
@@ -58,6 +68,11 @@ impl Payload {
 
     fn blocks_of(&self, size: usize, block: u64) -> u64 {
         self.declared.unwrap_or(size as u64).div_ceil(block.max(1))
+    }
+
+    /// The payload that shows `original` to those who listen to a pattern of channels.
+    pub(crate) fn view(original: subscribe::Item) -> Self {
+        Self { original: Some(original), ..Self::new(Item::default()) }
     }
 
     /// The content for streams, framed as one HTTP chunk; none if there is nothing to send.

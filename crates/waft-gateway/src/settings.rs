@@ -10,6 +10,7 @@ use waft_http1::HeadLimits;
 use waft_net::QueueLimits;
 use waft_outbound::Lookup;
 use waft_outbound::policy::Policy;
+use waft_realm::Realm;
 use waft_route::Table;
 
 use crate::access::AccessLog;
@@ -20,6 +21,8 @@ use crate::access::AccessLog;
 pub struct Settings {
     /// The routes.
     pub table: Table,
+    /// The realms of the push service.
+    pub realms: Vec<Realm>,
     /// Keys for `Grip-Sig`, by route id. A route without entry is not signed.
     pub signing_keys: HashMap<Arc<str>, SigningKey>,
     /// Key that proves a client to be a GRIP proxy in front of this one.
@@ -295,6 +298,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             table: Table::new(Vec::new()).0,
+            realms: Vec::new(),
             signing_keys: HashMap::new(),
             upstream_key: None,
             forward: Forward::default(),

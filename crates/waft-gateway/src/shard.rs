@@ -24,6 +24,7 @@ use crate::hold::{self, Hold, Member, Templates};
 use crate::metrics::ShardMetrics;
 use crate::pace;
 use crate::pool::Pool;
+use crate::realm;
 use crate::record::ShardRecord;
 use crate::respond;
 use crate::service::{Answer, Door};
@@ -63,6 +64,7 @@ pub(crate) struct Shard {
     pub(crate) asking: Asking,
     /// Turns of links.
     pub(crate) link_places: Places,
+    pub(crate) realm: realm::State,
     /// Only in a gateway that records.
     pub(crate) record: Option<Rc<ShardRecord>>,
     /// The connections that handlers know.
@@ -183,6 +185,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         exit: Exit::default(),
         asking: Asking::default(),
         link_places: Places::default(),
+        realm: realm::State::default(),
         record,
         sweep: Notify::new(),
         slow: RefCell::default(),
@@ -402,6 +405,7 @@ async fn keep_time(shard: Rc<Shard>) {
         due.shrink_to(1024);
         if shard.number == 0 {
             shard.gateway.hub.expire(now, &mut |to, item| shard.gateway.deliver(to, item));
+            shard.gateway.show_views(now);
         }
         ticks += 1;
         if ticks.is_multiple_of(SWEEP_TICKS) {
@@ -421,6 +425,9 @@ fn count_open_time(shard: &Shard, passed: Duration) -> Duration {
 fn sweep(shard: &Rc<Shard>, now: Instant) {
     let settings = shard.gateway.settings();
     shard.sweep.notify_waiters();
+    if shard.number == 0 {
+        realm::sweep(shard, now);
+    }
     shard.buffers.sweep();
     shard.connections.give_back();
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
@@ -462,6 +469,7 @@ async fn read_mailbox(shard: Rc<Shard>) {
                 Message::Handlers(opened) => {
                     spawn_local(handler::run(Rc::clone(shard), opened));
                 }
+                Message::Bayeux(key, client) => realm::on_change(shard, key, &client),
                 Message::Drain => drain(shard),
                 Message::Stop => return,
             }

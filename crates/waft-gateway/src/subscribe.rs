@@ -35,6 +35,27 @@ pub(crate) enum Class {
     Ws = 4,
     /// WebSockets that are looked at one by one: filters, positions, compression.
     WsCareful = 5,
+    /// Event streams of realms, in chunks.
+    SseChunked = 6,
+    /// Event streams of realms, to the end of the connection.
+    SseRaw = 7,
+    /// JSON lines of realms, in chunks.
+    LinesChunked = 8,
+    /// JSON lines of realms, to the end of the connection.
+    LinesRaw = 9,
+    /// Polls of realms, and Bayeux clients that are answered like them.
+    Poll = 10,
+    /// Sockets of plain clients of realms.
+    Events = 11,
+    /// Sockets of Bayeux clients.
+    Bayeux = 12,
+    /// Sockets of Bayeux clients that listen to channels by more than one name.
+    BayeuxCareful = 13,
+}
+
+impl Class {
+    /// The first class that only clients of realms have.
+    pub(crate) const FIRST_OF_REALMS: u8 = Self::SseChunked as u8;
 }
 
 /// One channel of a hold.

@@ -54,7 +54,7 @@ const BATCH: usize = 100;
 /// Asks for an update of a hold. Streams without next link have nothing to be updated from.
 pub(crate) fn request(shard: &Rc<Shard>, key: Key, urgency: Urgency) {
     match shard.held.borrow_mut().get_mut(key) {
-        Some(Hold::Response(_)) => {}
+        Some(Hold::Response(hold)) if hold.poll.is_none() => {}
         Some(Hold::Stream(hold)) => match &mut hold.next {
             Some(next) if next.updating => {
                 next.again = true;
@@ -206,6 +206,7 @@ pub(crate) fn retry(shard: &Rc<Shard>, key: Key, hint: Option<&Item>) {
         served,
         dress: request.dress,
         seat,
+        guest: None,
     };
     let shard = Rc::clone(shard);
     tokio::task::spawn_local(async move {

@@ -37,16 +37,21 @@ use waft_websocket::negotiate::Params;
 use waft_websocket::over_http::{Client, Kind, Options};
 
 use self::over_http::Link;
-use self::timers::{keep_alive_due, put_off_keep_alive, rearm};
+use self::timers::{keep_alive_due, put_off_keep_alive};
 use crate::hold::{self, Hold, Line, Meta, count};
+use crate::realm::{self, RealmSocket};
 use crate::record::Seat;
 use crate::shard::{Presence, Shard};
 use crate::subscribe::{self, Sub};
 
-pub(crate) use self::deliver::{deliver, give, one as deliver_to, refresh_channel, refresh_socket};
+pub(crate) use self::channels::place_in;
+pub(crate) use self::deliver::{
+    deliver, give, in_form as deliver_form, one as deliver_to, refresh_channel, refresh_socket,
+    write_published as deliver_bytes,
+};
 pub(crate) use self::direct::{TargetSide, target_gone};
-pub(crate) use self::handshake::{forged, forges_events, refusal, serve};
-pub(crate) use self::timers::on_deadline;
+pub(crate) use self::handshake::{accept_in_realm, forged, forges_events, refusal, serve};
+pub(crate) use self::timers::{on_deadline, rearm};
 
 /// Content of the pings that waft sends: pongs with it are ours and go no further.
 const PING_CONTENT: &[u8] = b"waft";
@@ -127,6 +132,8 @@ enum ToTarget {
     Echo,
     /// Nowhere: the target has left, the client stays.
     Nowhere,
+    /// To the realm whose client it is.
+    Realm(Box<RealmSocket>),
     /// Into HTTP requests.
     OverHttp(Rc<Link>),
 }
@@ -138,6 +145,8 @@ struct Schedule {
     delayed: Option<(Scheduled, Instant)>,
     /// The client has to close by then.
     close_by: Option<Instant>,
+    /// A connect of a Bayeux client has to be answered by then.
+    connect: Option<Instant>,
 }
 
 /// What comes after the bytes of a turn.
@@ -155,7 +164,7 @@ enum After {
 
 /// What one turn makes for the two sides, gathered into one write each.
 #[derive(Debug, Default)]
-struct Out {
+pub(crate) struct Out {
     client: BytesMut,
     target: BytesMut,
     /// Memory for the header of the frame that is being put.
@@ -178,8 +187,18 @@ impl Out {
     }
 
     /// A frame for the client.
-    fn client_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
+    pub(crate) fn client_frame(&mut self, opcode: Opcode, fin: bool, content: &[u8]) {
         self.put(Header { fin, rsv1: false, opcode, mask: None, len: 0 }, content);
+    }
+
+    /// Frames for the client that were made before.
+    pub(crate) fn client_bytes(&mut self, frames: &[u8]) {
+        self.client.extend_from_slice(frames);
+    }
+
+    /// Ends the connection in good order, behind what was put up before.
+    pub(crate) fn close(&mut self, shard: &Rc<Shard>, key: Key, close: &Close) {
+        fail(shard, key, close, self);
     }
 
     /// A whole message for the client, compressed where that was agreed on.
@@ -205,7 +224,7 @@ impl Out {
     }
 
     /// Writes what was gathered for the client `key` and its target, and does what comes after.
-    fn flush(self, shard: &Rc<Shard>, key: Key) {
+    pub(crate) fn flush(self, shard: &Rc<Shard>, key: Key) {
         let Self { client, target, after, .. } = self;
         let target_key = match shard.held.borrow().get(key) {
             Some(Hold::Ws(hold)) => hold.target.key(),
@@ -227,12 +246,45 @@ impl Out {
     }
 }
 
+impl WsHold {
+    /// What it is to a realm, if it is a client of one.
+    pub(crate) fn realm_socket(&mut self) -> Option<&mut RealmSocket> {
+        match &mut self.target {
+            ToTarget::Realm(socket) => Some(socket),
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) => None,
+        }
+    }
+
+    /// Its channels.
+    pub(crate) fn subs(&self) -> &[Sub] {
+        &self.subs
+    }
+
+    /// One channel more.
+    pub(crate) fn add_sub(&mut self, sub: Sub) {
+        self.subs.reserve_exact(1);
+        self.subs.push(sub);
+    }
+
+    /// One channel less.
+    pub(crate) fn remove_sub(&mut self, place: usize) -> Sub {
+        self.subs.swap_remove(place)
+    }
+
+    /// Sets when a connect of a Bayeux client has to be answered.
+    pub(crate) fn set_connect_due(&mut self, due: Option<Instant>) {
+        if due.is_some() || self.schedule.is_some() {
+            self.schedule.get_or_insert_default().connect = due;
+        }
+    }
+}
+
 impl ToTarget {
     /// The target's side, if it is a WebSocket too.
     const fn key(&self) -> Option<Key> {
         match self {
             Self::Direct(key) => Some(*key),
-            Self::Echo | Self::Nowhere | Self::OverHttp(_) => None,
+            Self::Echo | Self::Nowhere | Self::OverHttp(_) | Self::Realm(_) => None,
         }
     }
 }
@@ -299,7 +351,7 @@ fn is_full(shard: &Shard, key: Key) -> bool {
         Some(Hold::Ws(hold)) => match &hold.target {
             ToTarget::OverHttp(link) => !hold.close_received && link.session.borrow().client_room() == 0,
             ToTarget::Direct(target) => held.waiting_bytes(*target) > WINDOW,
-            ToTarget::Echo | ToTarget::Nowhere => false,
+            ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => false,
         },
         Some(Hold::WsTarget(side)) => held.waiting_bytes(side.client) > WINDOW,
         _ => return true,
@@ -411,7 +463,8 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
         return on_client_close(hold, close, out);
     }
     if let Event::Ping(content) = &event
-        && (hold.route.options.websocket.answer_pings || matches!(hold.target, ToTarget::Echo | ToTarget::Nowhere))
+        && (hold.route.options.websocket.answer_pings
+            || matches!(hold.target, ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_)))
     {
         if !hold.close_sent {
             out.client_frame(Opcode::Pong, true, content);
@@ -437,6 +490,10 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
             Event::Close(_) | Event::Fragment(_) | Event::Ping(_) | Event::Pong(_) => {}
         },
         ToTarget::Echo | ToTarget::Nowhere => {}
+        ToTarget::Realm(_) => {
+            drop(held);
+            realm::on_socket_event(shard, key, &event, out);
+        }
         ToTarget::OverHttp(link) => {
             let (kind, content) = match event {
                 Event::Binary(content) => (Kind::Binary, content),
@@ -463,7 +520,7 @@ fn tally_client_event(shard: &Shard, hold: &WsHold, event: &Event) {
             ToTarget::Direct(_) => traffic.target_sent.piece(content, last),
             // The content is counted with the request that it goes into.
             ToTarget::OverHttp(_) => traffic.target_sent.messages += u64::from(last),
-            ToTarget::Echo | ToTarget::Nowhere => {}
+            ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {}
         }
         if matches!(hold.target, ToTarget::Echo) && !hold.close_sent {
             traffic.client_sent.piece(content, last);
@@ -477,7 +534,9 @@ fn tally_from_target(shard: &Shard, hold: &WsHold, content: usize, last: bool, r
         match hold.target {
             // The content was counted with the answer that it came in.
             ToTarget::OverHttp(_) => traffic.target_received.messages += u64::from(last),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => traffic.target_received.piece(content, last),
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {
+                traffic.target_received.piece(content, last);
+            }
         }
         if relayed {
             traffic.client_sent.piece(content, last);
@@ -501,7 +560,7 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
                 hold.schedule.get_or_insert_default().close_by = Some(Instant::now() + CLOSE_LIMIT);
             }
         }
-        ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) => {
+        ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) | ToTarget::Realm(_) => {
             if !hold.close_sent {
                 let content = close.map(|close| close.to_content()).unwrap_or_default();
                 out.client_frame(Opcode::Close, true, &content);
@@ -551,6 +610,11 @@ fn from_target(shard: &Rc<Shard>, key: Key, kind: Kind, content: Bytes, out: &mu
     }
 }
 
+/// Closes a connection whose client sends binary messages where only text is understood.
+pub(crate) fn refuse_binary(shard: &Rc<Shard>, key: Key, out: &mut Out) {
+    fail(shard, key, &Close::new(close::UNSUPPORTED, "only text is understood here"), out);
+}
+
 /// Closes a connection that cannot go on: a close frame, then its end.
 fn fail(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     if mark_closed(shard, key) {
@@ -570,6 +634,11 @@ fn mark_closed(shard: &Rc<Shard>, key: Key) -> bool {
         }
         _ => return false,
     };
+    if let Some(Hold::Ws(hold)) = shard.held.borrow().get(key)
+        && let ToTarget::Realm(socket) = &hold.target
+    {
+        realm::socket_ended(shard, socket, &subs);
+    }
     subscribe::leave(shard, Mode::Ws, &subs);
     rearm(shard, key);
     true
@@ -587,7 +656,7 @@ fn close_after(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     let link = match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) if !hold.close_sent => match &hold.target {
             ToTarget::OverHttp(link) => Some(Rc::clone(link)),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => None,
         },
         _ => return,
     };
@@ -647,19 +716,32 @@ fn finish(shard: &Rc<Shard>, key: Key) {
     let WsHold { peer, presence, secure, .. } = *hold;
     let version = Version::Http11;
     let seat = Seat::default();
-    let line = Line { peer, presence, secure, version, keep_alive: false, half_closed: false, leftover: None, seat };
+    let line = Line {
+        peer,
+        presence,
+        secure,
+        version,
+        keep_alive: false,
+        half_closed: false,
+        leftover: None,
+        seat,
+        guest: None,
+    };
     hold::finish(shard, key, line, &Bytes::new());
 }
 
 /// Ends what a WebSocket has beyond its connection.
 pub(crate) fn let_go(shard: &Rc<Shard>, hold: &WsHold) {
     shard.unplace(&hold.seat);
+    if let ToTarget::Realm(socket) = &hold.target {
+        realm::socket_ended(shard, socket, &hold.subs);
+    }
     subscribe::leave(shard, Mode::Ws, &hold.subs);
     count(shard, Mode::Ws, -1);
     match &hold.target {
         ToTarget::Direct(target) => hold::end(shard, *target),
         ToTarget::OverHttp(link) => over_http::client_gone(shard, link),
-        ToTarget::Echo | ToTarget::Nowhere => {}
+        ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {}
     }
 }
 

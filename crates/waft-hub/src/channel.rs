@@ -177,9 +177,7 @@ impl<P> Channel<P> {
         for interest in &self.interest {
             deliver(interest.shard, &item);
         }
-        if let Some(observer) = turn.observer
-            && !self.interest.is_empty()
-        {
+        if let Some(observer) = turn.observer {
             observer.ordered(&item, self.counts());
         }
         if turn.limits.log_items_max > 0 {

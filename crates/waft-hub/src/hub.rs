@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::channel::{Totals, Turn};
@@ -22,7 +22,7 @@ pub struct Hub<P> {
     totals: Totals,
     hasher: RandomState,
     digest: IdDigest,
-    observer: Option<Arc<dyn Observer<P>>>,
+    observer: OnceLock<Arc<dyn Observer<P>>>,
     stripes: Box<[Mutex<Stripe<P>>]>,
     /// The stripe where the next [`Hub::expire`] begins.
     cursor: AtomicUsize,
@@ -186,7 +186,7 @@ impl<P> Hub<P> {
             totals: Totals::default(),
             hasher,
             digest: IdDigest::default(),
-            observer: None,
+            observer: OnceLock::new(),
             stripes,
             cursor: AtomicUsize::new(0),
         }
@@ -194,9 +194,15 @@ impl<P> Hub<P> {
 
     /// The same hub, with someone who hears what happens to its channels.
     #[must_use]
-    pub fn observed_by(mut self, observer: Arc<dyn Observer<P>>) -> Self {
-        self.observer = Some(observer);
+    pub fn observed_by(self, observer: Arc<dyn Observer<P>>) -> Self {
+        self.observe(observer);
         self
+    }
+
+    /// Tells `observer` what happens from now on. There can be one; a second one is not heard of.
+    pub fn observe(&self, observer: Arc<dyn Observer<P>>) {
+        // Whoever was first stays.
+        let _first = self.observer.set(observer);
     }
 
     /// The limits it was made with.
@@ -320,7 +326,7 @@ impl<P> Hub<P> {
     }
 
     fn turn(&self, now: Instant) -> Turn<'_, P> {
-        let observer = self.observer.as_deref();
+        let observer = self.observer.get().map(|observer| &**observer);
         Turn { now, observer, epoch: self.epoch, limits: &self.limits, totals: &self.totals }
     }
 

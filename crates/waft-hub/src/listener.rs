@@ -208,6 +208,12 @@ impl<K: Copy> Listeners<K> {
         one.into_iter().chain(many.iter().map(|list| (list.class, list.len())).filter(|(_, len)| *len > 0))
     }
 
+    /// The listener of a subscription.
+    pub fn get(&self, subscription: Subscription) -> Option<&K> {
+        let placed = self.placed(subscription)?;
+        self.lists(ChannelIndex(placed.channel), placed.class).0.get(placed.position as usize)
+    }
+
     /// The name of the channel that a subscription is for.
     pub fn name_of(&self, subscription: Subscription) -> Option<&Arc<str>> {
         self.name(self.channel_of(subscription)?)

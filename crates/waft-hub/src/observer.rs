@@ -16,6 +16,6 @@ pub trait Observer<P>: Send + Sync {
     /// subscribed to for a while yet.
     fn counted(&self, channel: &Arc<str>, mode: Mode, listeners: u32, lingering: bool);
 
-    /// An item has its place and goes to the listeners that there are.
+    /// An item has its place and goes to the listeners that there are, be there any or none.
     fn ordered(&self, item: &Arc<Ordered<P>>, listeners: ListenerCounts);
 }

@@ -112,8 +112,7 @@ mod tests {
                 assert_eq!(realm.may(operation, channel, Some(&grant)), expected, "{operation:?} {channel}");
             }
         }
-        let refused =
-            |key: &str, says: serde_json::Value, now| realm.grant(&hs256(key.as_bytes(), &says), now).unwrap_err();
+        let refused = |key: &str, says: Value, now| realm.grant(&hs256(key.as_bytes(), &says), now).unwrap_err();
         assert_eq!(refused("third", says.clone(), 1000), GrantError::Signature);
         assert_eq!(refused("new", says, 3000), GrantError::Time);
         assert_eq!(refused("new", json!({ "iss": "demo" }), 1000), GrantError::Time);

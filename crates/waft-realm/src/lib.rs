@@ -31,4 +31,4 @@ pub use key::{Key, KeyError, keys_of_set};
 pub use pattern::Pattern;
 pub use publisher::Verdict;
 pub use rate::Rate;
-pub use realm::{ClientPublish, Limits, Operation, Realm, Rule, channel_prefix, is_channel, is_realm_name};
+pub use realm::{Limits, Operation, Realm, Rule, channel_prefix, is_channel, is_realm_name};

@@ -26,16 +26,6 @@ pub struct Rule {
     pub everyone: bool,
 }
 
-/// What becomes of messages that Bayeux clients publish to service channels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientPublish {
-    /// They go to whoever listens to the channel.
-    #[default]
-    Allow,
-    /// They are refused.
-    Deny,
-}
-
 /// What the clients of one realm may take of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

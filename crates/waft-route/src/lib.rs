@@ -30,6 +30,8 @@ mod target;
 
 pub use condition::{Condition, HostPattern, NamedValue, Proto};
 pub use problem::{Problem, Severity, Source};
-pub use route::{GapNotice, JsonP, JsonPMode, Route, RouteOptions, SlowClient, SockJs, Timeouts, WebSocketOptions};
+pub use route::{
+    GapNotice, JsonP, JsonPMode, Route, RouteOptions, SlowClient, SockJs, Timeouts, WebSocketOptions, is_listed_origin,
+};
 pub use table::{Headers, NoHeaders, RequestFacts, Table};
 pub use target::{Directory, Handler, Target, TargetAddress, TargetAddressError};

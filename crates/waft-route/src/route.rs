@@ -86,6 +86,8 @@ pub struct RouteOptions {
     pub timeouts: Timeouts,
     /// Its WebSockets.
     pub websocket: WebSocketOptions,
+    /// The realm of the push service whose clients it is for.
+    pub realm: Option<Arc<str>>,
     /// Values of the Origin header that are let in, compared in any case; `*` for one label of a
     /// host is allowed at its beginning (`https://*.example.com`). Empty: all, and requests without.
     pub origins: Vec<String>,
@@ -113,6 +115,7 @@ impl Default for RouteOptions {
             slow_client: SlowClient::default(),
             timeouts: Timeouts::default(),
             websocket: WebSocketOptions::default(),
+            realm: None,
             origins: Vec::new(),
         }
     }
@@ -121,24 +124,26 @@ impl Default for RouteOptions {
 impl RouteOptions {
     /// Whether a request with this Origin header (`None`: without one) is let in.
     pub fn admits_origin(&self, origin: Option<&str>) -> bool {
-        if self.origins.is_empty() {
-            return true;
-        }
-        let Some(origin) = origin else { return false };
-        self.origins.iter().any(|allowed| match allowed.split_once("*.") {
-            Some((scheme, suffix)) => {
-                let below = origin.len().checked_sub(suffix.len() + 1).and_then(|at| origin.split_at_checked(at));
-                below.is_some_and(|(start, end)| {
-                    let label = start.split_at_checked(scheme.len());
-                    end.strip_prefix('.').is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-                        && label.is_some_and(|(start, label)| {
-                            start.eq_ignore_ascii_case(scheme) && !label.is_empty() && !label.contains(['.', '/'])
-                        })
-                })
-            }
-            None => allowed == "*" || allowed.eq_ignore_ascii_case(origin),
-        })
+        self.origins.is_empty() || origin.is_some_and(|origin| is_listed_origin(&self.origins, origin))
     }
+}
+
+/// Whether an Origin header is one of those listed, `*` standing for one label of a host at its beginning.
+#[must_use]
+pub fn is_listed_origin(list: &[String], origin: &str) -> bool {
+    list.iter().any(|allowed| match allowed.split_once("*.") {
+        Some((scheme, suffix)) => {
+            let below = origin.len().checked_sub(suffix.len() + 1).and_then(|at| origin.split_at_checked(at));
+            below.is_some_and(|(start, end)| {
+                let label = start.split_at_checked(scheme.len());
+                end.strip_prefix('.').is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+                    && label.is_some_and(|(start, label)| {
+                        start.eq_ignore_ascii_case(scheme) && !label.is_empty() && !label.contains(['.', '/'])
+                    })
+            })
+        }
+        None => allowed == "*" || allowed.eq_ignore_ascii_case(origin),
+    })
 }
 
 /// How JSON-P requests are recognised and answered (Pushpin's `jsonp_*` options).

@@ -247,7 +247,7 @@ impl Table {
 
 /// Why a route cannot be used.
 fn unusable(route: &Route, seen: &HashSet<Condition>) -> Option<&'static str> {
-    if route.targets.is_empty() {
+    if route.targets.is_empty() && route.options.realm.is_none() {
         return Some("must specify condition and at least one target");
     }
     match &route.condition.host {

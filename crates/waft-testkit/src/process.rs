@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -28,7 +28,16 @@ struct Output {
 impl Process {
     /// Starts a program in a process group of its own.
     pub fn start(name: &str, command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        Self::start_with(name, command, Stdio::null())
+    }
+
+    /// The same, and lines can be said to it.
+    pub(crate) fn start_listening(name: &str, command: &mut Command) -> Self {
+        Self::start_with(name, command, Stdio::piped())
+    }
+
+    fn start_with(name: &str, command: &mut Command, input: Stdio) -> Self {
+        let command = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let output = Arc::new(Output::default());
         let readers =
@@ -39,6 +48,13 @@ impl Process {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Says a line to a program that was started to listen.
+    pub fn say(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap_or_else(|| panic!("{} does not listen", self.name));
+        writeln!(input, "{line}").unwrap();
+        input.flush().unwrap();
     }
 
     /// What it wrote to stdout and stderr so far.

@@ -106,6 +106,11 @@ impl Script {
         Process::start(&self.name, &mut self.command)
     }
 
+    /// Starts it and leaves it running, with lines to be said to it.
+    pub fn start_listening(mut self) -> Process {
+        Process::start_listening(&self.name, &mut self.command)
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Finished {
         let mut process = Process::start(&self.name, &mut self.command);

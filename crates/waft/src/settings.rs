@@ -42,6 +42,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
     };
     Ok(Settings {
         table,
+        realms: realms(plan)?,
         signing_keys,
         upstream_key,
         forward: forward(plan),
@@ -59,6 +60,22 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         log_user_agent: plan.logging.user_agent,
         drain_timeout: plan.server.drain_timeout.0,
     })
+}
+
+/// The realms, with the keys of their files.
+fn realms(plan: &Plan) -> Result<Vec<waft_realm::Realm>> {
+    let realm = |entry: &waft_config::RealmEntry| {
+        let mut realm = entry.to_realm().map_err(anyhow::Error::msg)?;
+        if let Some(path) = &entry.jwks_file {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("realm `{}`: {} cannot be read", entry.name, path.display()))?;
+            let keys = waft_realm::keys_of_set(&text)
+                .with_context(|| format!("realm `{}`: {} cannot be used", entry.name, path.display()))?;
+            realm.client_keys.extend(keys);
+        }
+        Ok(realm)
+    };
+    plan.realms.iter().map(realm).collect()
 }
 
 fn forward(plan: &Plan) -> Forward {

@@ -144,7 +144,7 @@ fn place_of(shard: &Shard, key: Key, name: &str) -> Option<usize> {
 }
 
 /// Where the subscription to a channel stands.
-pub(super) fn place_in(shard: &Shard, subs: &[Sub], name: &str) -> Option<usize> {
+pub(crate) fn place_in(shard: &Shard, subs: &[Sub], name: &str) -> Option<usize> {
     let listeners = shard.listeners.borrow();
     subs.iter().position(|sub| listeners.name_of(sub.subscription).is_some_and(|known| **known == *name))
 }
@@ -159,7 +159,7 @@ pub(super) fn tell_gap(shard: &Rc<Shard>, key: Key, channel: &str, id: &str, out
     match &hold.target {
         ToTarget::OverHttp(link) => link.note_gap(channel, id),
         _ if notice.is_given() => {}
-        ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => {
+        ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {
             debug!(channel, id, "Items of a WebSocket are missing, and nobody is told: its route has no gap_message.");
         }
     }

@@ -43,7 +43,7 @@ fn detach(shard: &Rc<Shard>, key: Key) {
                 false
             }
             ToTarget::Direct(_) => true,
-            ToTarget::Echo | ToTarget::Nowhere => false,
+            ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => false,
         },
         _ => false,
     };

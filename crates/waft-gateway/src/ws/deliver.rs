@@ -18,7 +18,7 @@ use super::{
 };
 use crate::ask::{self, Outcome, Question};
 use crate::deliver::{AT_ONCE, MERGED_MAX, after, filter, members, paced};
-use crate::hold::{self, Hold};
+use crate::hold::{self, Hold, Member};
 use crate::payload::opcode;
 use crate::place::Base;
 use crate::record::Traffic;
@@ -32,23 +32,7 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
     let mut served = crowd.len();
     if !crowd.is_empty() {
         let block = shard.block_size();
-        let all = steps(items, block);
-        let oldest = items.first().map_or(0, |item| item.position.number);
-        for (number, crowd) in crowd.chunks(AT_ONCE).enumerate() {
-            if number > 0 {
-                tokio::task::yield_now().await;
-            }
-            let mut sent = Sent::default();
-            for member in crowd {
-                if member.since < oldest {
-                    apply(shard, member.key, &all, &mut sent);
-                } else {
-                    apply(shard, member.key, &steps(after(items, member.since), block), &mut sent);
-                }
-            }
-            shard.metrics.delivered_ws.add(sent.items);
-            shard.metrics.bytes_sent.add(sent.bytes);
-        }
+        plain(shard, items, &crowd, |items| steps(items, block)).await;
     }
     let crowd = members(shard, &first.channel, Class::WsCareful);
     served += crowd.len();
@@ -62,6 +46,56 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
         }
     }
     served
+}
+
+/// Delivers to WebSockets that need nothing of their own: the same bytes for each.
+async fn plain(shard: &Rc<Shard>, items: &[Item], crowd: &[Member], steps: impl Fn(&[Item]) -> Vec<Step>) {
+    let all = steps(items);
+    let oldest = items.first().map_or(0, |item| item.position.number);
+    for (number, crowd) in crowd.chunks(AT_ONCE).enumerate() {
+        if number > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut sent = Sent::default();
+        for member in crowd {
+            if member.since < oldest {
+                apply(shard, member.key, &all, &mut sent);
+            } else {
+                apply(shard, member.key, &steps(after(items, member.since)), &mut sent);
+            }
+        }
+        shard.metrics.delivered_ws.add(sent.items);
+        shard.metrics.bytes_sent.add(sent.bytes);
+    }
+}
+
+/// Delivers to the sockets of a realm's clients, of which all get an item in one form.
+pub(crate) async fn in_form(
+    shard: &Rc<Shard>,
+    items: &[Item],
+    crowd: &[Member],
+    form: impl Fn(&Item) -> Option<&Message>,
+) {
+    plain(shard, items, crowd, |items| messages(items.iter().filter_map(&form))).await;
+}
+
+/// Messages with neighbours merged.
+fn messages<'a>(messages: impl Iterator<Item = &'a Message>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut merged: Vec<(&Message, u64)> = Vec::new();
+    let mut size = 0;
+    for message in messages {
+        if size + message.plain().len() > MERGED_MAX {
+            steps.extend(merge(&merged));
+            merged.clear();
+            size = 0;
+        }
+        size += message.plain().len();
+        // Blocks are counted for the limits of routes with targets.
+        merged.push((message, 0));
+    }
+    steps.extend(merge(&merged));
+    steps
 }
 
 /// A step of what a plain WebSocket gets.
@@ -205,6 +239,15 @@ fn write(shard: &Rc<Shard>, key: Key, data: &Bytes) -> bool {
     true
 }
 
+/// Writes frames made for one WebSocket. False if it is not to get more.
+pub(crate) fn write_published(shard: &Rc<Shard>, key: Key, frames: &Bytes) -> bool {
+    let written = write(shard, key, frames);
+    if written {
+        shard.metrics.bytes_sent.add(frames.len() as u64);
+    }
+    written
+}
+
 /// Lets the targets of a channel's WebSockets be asked now.
 pub(crate) fn refresh_channel(shard: &Rc<Shard>, channel: &str) {
     for class in [Class::Ws, Class::WsCareful] {
@@ -236,7 +279,7 @@ fn ask_again(shard: &Shard, key: Key) -> bool {
                 link.session.borrow_mut().refresh();
                 true
             }
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => false,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => false,
         },
         _ => false,
     }

@@ -25,6 +25,7 @@ use crate::exchange::{Exchange, fail, log, refuse};
 use crate::hold::{Hold, count};
 use crate::internal;
 use crate::place::uri_of;
+use crate::realm::{self, RealmSocket};
 use crate::respond::{self, Failure, Frame};
 use crate::service::Answer;
 use crate::shard::Shard;
@@ -79,6 +80,8 @@ pub(super) enum Way {
     /// The test handler, with its channels.
     Echo(Vec<String>),
     OverHttp(Rc<Link>),
+    /// The realm whose client it is.
+    Realm(Box<RealmSocket>),
 }
 
 /// What a client sends while it waits for the answer to its handshake.
@@ -141,7 +144,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, exchange: Excha
         };
         match opened {
             Opened::Accepted(acceptance) => {
-                accept(shard, client, exchange, target, acceptance, early);
+                accept(shard, client, exchange, Some(target), acceptance, early);
                 return None;
             }
             Opened::NotReached(why) => {
@@ -307,6 +310,10 @@ pub(super) fn relayed_extensions<'a>(fields: impl Iterator<Item = (&'a str, &'a 
 /// The limits for what a client sends: pieces are passed on where nothing needs them whole.
 fn limits(shard: &Shard, exchange: &Exchange, way: &Way) -> Arc<Limits> {
     let limits = match way {
+        Way::Realm(socket) => {
+            let max = socket.frame_max();
+            Limits { delivery: Delivery::Messages, frame_max: max, message_max: max }
+        }
         Way::Direct(_) => Limits { delivery: Delivery::Relay, frame_max: u64::MAX, message_max: u64::MAX },
         Way::Echo(_) | Way::OverHttp(_) => {
             let max = exchange.settings.websocket.message_max;
@@ -322,7 +329,8 @@ fn switching(exchange: &Exchange, acceptance: &Acceptance) -> (Vec<u8>, Option<P
     let request = Request::read(head.method(), head.fields()).ok();
     let mut extensions = Vec::new();
     let mut deflate = None;
-    if let Some(request) = request.as_ref().filter(|_| exchange.route.options.websocket.compression)
+    let compresses = exchange.route.options.websocket.compression && !matches!(acceptance.way, Way::Realm(_));
+    if let Some(request) = request.as_ref().filter(|_| compresses)
         && let Some((params, element)) = Policy::default().accept(&request.extensions)
     {
         deflate = Some(params);
@@ -346,20 +354,21 @@ fn accept(
     shard: &Rc<Shard>,
     client: Client,
     mut exchange: Exchange,
-    target: &Target,
+    target: Option<&Target>,
     acceptance: Acceptance,
     early: Early,
 ) {
-    log(&exchange, Some(target), 101, 0, "websocket");
+    log(&exchange, target, 101, 0, "websocket");
     let (answer, deflate) = switching(&exchange, &acceptance);
     shard.tally(&exchange.route, |traffic| traffic.client_sent.written(&answer));
     let Acceptance { grip, way, .. } = acceptance;
     let Client { stream, peer, presence, secure, .. } = client;
     let limits = limits(shard, &exchange, &way);
-    let to_target = match &way {
-        Way::Direct(_) => ToTarget::Nowhere,
-        Way::Echo(_) => ToTarget::Echo,
-        Way::OverHttp(link) => ToTarget::OverHttp(Rc::clone(link)),
+    let (to_target, way) = match way {
+        Way::Direct(_) => (ToTarget::Nowhere, Some(way)),
+        Way::Echo(_) => (ToTarget::Echo, Some(way)),
+        Way::OverHttp(ref link) => (ToTarget::OverHttp(Rc::clone(link)), Some(way)),
+        Way::Realm(socket) => (ToTarget::Realm(socket), None),
     };
     let steered = grip.is_some() || matches!(to_target, ToTarget::OverHttp(_));
     let uri = if steered { uri_of(&exchange.head, exchange.secure) } else { String::new() };
@@ -390,22 +399,23 @@ fn accept(
     }
     count(shard, Mode::Ws, 1);
     super::write(shard, key, &answer.into());
-    for name in &target.subs {
+    for name in target.into_iter().flat_map(|target| &target.subs) {
         channels::join_implicit(shard, key, name);
     }
     let mut target_bytes = Vec::new();
     let mut target_key = None;
     match way {
-        Way::Echo(names) => {
+        None | Some(Way::Realm(_)) => realm::socket_begun(shard, key),
+        Some(Way::Echo(names)) => {
             for name in names {
                 channels::join(shard, key, &name, &[], None, None, &mut super::Out::default());
             }
         }
-        Way::Direct(connected) => {
+        Some(Way::Direct(connected)) => {
             target_bytes = connected.unread.clone();
             target_key = direct::hold(shard, key, *connected);
         }
-        Way::OverHttp(_) => over_http::pump(shard, key),
+        Some(Way::OverHttp(_)) => over_http::pump(shard, key),
     }
     if shard.held.borrow().get(key).is_none() || !attach(shard, key, stream) {
         return;
@@ -420,6 +430,14 @@ fn accept(
         feed(shard, key, &early.data);
     }
     rearm(shard, key);
+}
+
+/// Accepts the WebSocket of a realm's client, which nobody else is asked about.
+pub(crate) fn accept_in_realm(shard: &Rc<Shard>, mut client: Client, exchange: Exchange, socket: RealmSocket) {
+    let early = Early { data: client.buffer.take_unread(&shard.buffers).map_or_else(Vec::new, Vec::from), gone: false };
+    let acceptance =
+        Acceptance { fields: Fields::new(), grip: None, extensions: Vec::new(), way: Way::Realm(Box::new(socket)) };
+    accept(shard, client, exchange, None, acceptance, early);
 }
 
 /// Which class of listeners a subscription of a WebSocket belongs to.

@@ -339,7 +339,7 @@ fn link_of(shard: &Shard, key: Key) -> Option<Rc<Link>> {
     match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) => match &hold.target {
             ToTarget::OverHttp(link) => Some(Rc::clone(link)),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => None,
         },
         _ => None,
     }

@@ -10,6 +10,7 @@ use waft_websocket::frame::Opcode;
 
 use super::{CLOSE_LIMIT, Out, PING_CONTENT, ToTarget, WsHold, control, over_http};
 use crate::hold::{self, Hold};
+use crate::realm;
 use crate::shard::Shard;
 
 /// Pings without a sign of life in between after which a client counts as lost.
@@ -32,7 +33,7 @@ pub(super) fn keep_alive_due(message: &Scheduled, now: Instant) -> Instant {
 }
 
 /// Sets the timer of a WebSocket to what is due first.
-pub(super) fn rearm(shard: &Shard, key: Key) {
+pub(crate) fn rearm(shard: &Shard, key: Key) {
     let mut held = shard.held.borrow_mut();
     let Some(Hold::Ws(hold)) = held.get(key) else { return };
     let due = hold.due();
@@ -44,13 +45,14 @@ impl WsHold {
         let ping = self.ping_due().filter(|_| !self.close_sent);
         let request = match &self.target {
             ToTarget::OverHttp(link) => link.session.borrow().poll_timeout(),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => None,
         };
         let schedule = self.schedule.as_deref();
         let keep_alive = schedule.and_then(|schedule| schedule.keep_alive.as_ref().map(|(_, _, due)| *due));
         let delayed = schedule.and_then(|schedule| schedule.delayed.as_ref().map(|(_, due)| *due));
         let close = schedule.and_then(|schedule| schedule.close_by);
-        [ping, request, keep_alive, delayed, close].into_iter().flatten().min()
+        let connect = schedule.and_then(|schedule| schedule.connect);
+        [ping, request, keep_alive, delayed, close, connect].into_iter().flatten().min()
     }
 
     fn ping_due(&self) -> Option<Instant> {
@@ -79,6 +81,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
         }
     }
     let deflate = hold.deflate;
+    let mut connect = None;
     if let Some(schedule) = hold.schedule.as_deref_mut() {
         if let Some(by) = schedule.close_by.as_mut().filter(|by| **by <= now) {
             // One that has not yet read the close frame cannot answer it; if it reads nothing at all, it is cut off
@@ -94,6 +97,7 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
             }
             *due = keep_alive_due(message, now);
         }
+        connect = schedule.connect.take_if(|due| *due <= now);
         if let Some((message, _)) = schedule.delayed.take_if(|(_, due)| *due <= now) {
             control::put(shard, deflate.as_ref(), &message, &mut out);
         }
@@ -102,6 +106,9 @@ pub(crate) fn on_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
     if dead {
         debug!("A WebSocket client showed no sign of life and was cut off.");
         return hold::end(shard, key);
+    }
+    if connect.is_some() {
+        realm::on_connect_due(shard, key, &mut out);
     }
     out.flush(shard, key);
     over_http::pump(shard, key);

@@ -75,9 +75,10 @@ fn a_long_poll_lingers_before_its_channel_counts_as_left() {
 }
 
 #[test]
-fn items_are_told_with_their_listeners_and_those_without_are_not() {
+fn items_are_told_with_their_listeners_be_there_any_or_none() {
     let (mut desk, diary) = observed(HubLimits::default());
     desk.publish(item("c", "a", ""));
+    assert_eq!(diary.take(), ["a to 0"]);
     desk.hub.subscribe(desk.now, 1, "c", Mode::Stream);
     desk.hub.subscribe(desk.now, 1, "c", Mode::Ws);
     diary.take();
