@@ -500,6 +500,7 @@ fn the_control_port_takes_a_renewed_certificate() {
     fs::copy(next.cert, place("control.crt")).unwrap();
     fs::copy(next.key, place("control.key")).unwrap();
     server.reload();
+    server.wait_for_log("The configuration was read again");
     assert_eq!(shown(server.control_address(), None).as_deref(), Some("new.example"));
 }
 

@@ -218,6 +218,7 @@ fn a_renewed_client_certificate_is_taken_with_a_reload() {
     fs::copy(new.cert, old.cert).unwrap();
     fs::copy(new.key, old.key).unwrap();
     server.reload();
+    server.wait_for_log("The configuration was read again");
     assert_eq!(ask(&server, "app.example", "/").body_text(), "welcome");
     assert_eq!(relay.handshake(2)["peer"], json!(["new"]));
 }
