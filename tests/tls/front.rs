@@ -118,14 +118,15 @@ fn old_versions_are_refused_and_the_protocol_is_agreed_on() {
     let authority = Authority::new();
     let server = serve(&authority, TEST_ROUTE);
     let address = server.address().to_string();
-    let ask = |version: &str| {
+    let ask = |version: &str, offered: &str| {
         let client = program("openssl").args(["s_client", "-connect", &address, "-servername", "app.example", version]);
-        client.args(["-alpn", "h2,http/1.1", "-cipher", "DEFAULT@SECLEVEL=0"]).run().output
+        client.args(["-alpn", offered, "-cipher", "DEFAULT@SECLEVEL=0"]).run().output
     };
     for version in ["-tls1_2", "-tls1_3"] {
-        assert!(ask(version).contains("ALPN protocol: http/1.1"), "{version}");
+        assert!(ask(version, "http/1.1,h2").contains("ALPN protocol: h2"), "{version}");
+        assert!(ask(version, "http/1.1").contains("ALPN protocol: http/1.1"), "{version}");
     }
-    assert!(!ask("-tls1_1").contains("ALPN protocol"));
+    assert!(!ask("-tls1_1", "h2,http/1.1").contains("ALPN protocol"));
 }
 
 #[test]

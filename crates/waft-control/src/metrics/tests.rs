@@ -74,7 +74,8 @@ fn the_names_and_kinds_stay() {
         waft_published_total counter, waft_published_bytes_total counter, waft_publish_duplicates_total counter, \
         waft_publish_malformed_total counter, waft_publish_overloads_total counter, waft_publish_parked_total counter, waft_publish_dropped_total counter, \
         waft_deliveries_total counter, \
-        waft_drops_total counter, waft_slow_disconnects_total counter, waft_gaps_told_total counter, \
+        waft_drops_total counter, waft_slow_disconnects_total counter, waft_handler_requests_total counter, \
+        waft_handler_responses_total counter, waft_gaps_told_total counter, \
         waft_replayed_total counter, waft_delivery_latency_seconds histogram, waft_channels gauge, \
         waft_channels_remembered gauge, waft_log_items gauge, waft_log_bytes gauge, waft_parked_items gauge, \
         waft_parked_bytes gauge, waft_seen_ids gauge, process_resident_memory_bytes gauge, process_open_fds gauge, \
