@@ -9,7 +9,8 @@ use crate::mistake::Mistake;
 use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
 use crate::settings::{
-    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket, Zmq,
+    Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket,
+    Workers, Zmq,
 };
 
 /// Defines the plan and the file it is read from, which have the same sections.
@@ -90,6 +91,8 @@ plan! {
     zmq: Zmq,
     /// Mongrel2 handlers.
     mongrel2: Mongrel2,
+    /// ZHTTP workers.
+    workers: Workers,
     /// SockJS.
     sockjs: SockJs,
     /// What holds for routes that do not say otherwise.

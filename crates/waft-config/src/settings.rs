@@ -8,7 +8,7 @@ use crate::egress::EgressException;
 use crate::section::section;
 use crate::value::{
     ByteSize, Duration, ForwardedFor, ForwardedProto, Level, Listen, LogFormat, OctalMode, OrOff, OutboundRules,
-    PingMode, Resolver, StatsFormat,
+    PingMode, Resolver, StatsFormat, WorkerRole,
 };
 
 section! {
@@ -303,6 +303,23 @@ section! {
         access_log: Option<PathBuf> = None, as "\"/var/log/waft/access.log\"";
         /// File that the number of the process is written to. Absent: none. A change needs a restart.
         pid_file: Option<PathBuf> = None, as "\"/run/waft.pid\"";
+    }
+}
+
+section! {
+    /// ZHTTP workers, which are reached by the targets `zhttp/SPEC` and `zhttpreq/SPEC`.
+    Workers {
+        /// What the addresses begin with that workers answer to. A change needs a restart.
+        name: String = "waft".to_owned();
+        /// `gateway`: requests are made anew, as for HTTP targets. `front`: they are passed on as they came, with the
+        /// client's address, as Condure does.
+        role: WorkerRole = WorkerRole::Gateway;
+        /// Bytes of a response, or of WebSocket messages, that a worker may send before the client has taken them.
+        window: ByteSize = ByteSize(200_000);
+        /// Silence after which a sign of life is sent to a worker.
+        keep_alive: Duration = Duration::from_secs(30);
+        /// Silence after which a worker counts as dead, and its requests fail.
+        timeout: Duration = Duration::from_secs(60);
     }
 }
 

@@ -12,13 +12,14 @@ use waft_net::Mailbox;
 
 use crate::ask::Pace;
 use crate::handler::{Handed, HandlerConnection, Handlers, HandlersError, Opened};
-use crate::metrics::{PublishMetrics, ShardMetrics};
+use crate::metrics::{PublishMetrics, ShardMetrics, WorkerMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
 use crate::record::Recorder;
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::sockjs::Sessions;
+use crate::worker::{Delivery, Workers};
 
 /// What one shard is told by others.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) enum Message {
     EndHandled(u64, oneshot::Sender<bool>),
     /// A socket for the responses of a handler, to be read from now on.
     Handlers(Opened),
+    /// What came by the sockets of a ZHTTP target.
+    Worker(Box<Delivery>),
     /// Accept nothing more, and end what can be ended.
     Drain,
     /// Let go of everything now.
@@ -63,6 +66,7 @@ pub struct Gateway {
     pub(crate) demo: Arc<dyn Service>,
     pub(crate) sockjs: Sessions,
     pub(crate) handlers: Handlers,
+    pub(crate) workers: Workers,
     draining: AtomicBool,
 }
 
@@ -70,6 +74,7 @@ impl Gateway {
     /// A gateway of `shards` shards. `epoch` marks the positions of this run: any number that the
     /// last run did not use. `demo` answers the requests of routes with the target `demo`.
     pub fn new(shards: usize, epoch: u64, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
+        let workers = Workers::new(shards, &settings.workers.name);
         Self {
             hub: Hub::new(limits, epoch),
             settings: ArcSwap::from_pointee(settings),
@@ -84,6 +89,7 @@ impl Gateway {
             demo,
             sockjs: Sessions::default(),
             handlers: Handlers::default(),
+            workers,
             draining: AtomicBool::new(false),
         }
     }
@@ -169,6 +175,20 @@ impl Gateway {
     /// How often certificates were to be read again.
     pub(crate) fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Acquire)
+    }
+
+    /// Opens the ZeroMQ sockets that `settings` need for ZHTTP workers: before the first request, and before a reload
+    /// of these settings. Those that they do not need close when their last exchange has ended.
+    ///
+    /// # Errors
+    /// An endpoint that cannot be bound or connected to.
+    pub fn open_workers(self: &Arc<Self>, settings: &Settings) -> Result<(), waft_zmq::Error> {
+        self.workers.open(self, settings)
+    }
+
+    /// What came by the sockets of ZHTTP workers.
+    pub fn worker_metrics(&self) -> &WorkerMetrics {
+        &self.workers.metrics
     }
 
     /// The counters of each shard.

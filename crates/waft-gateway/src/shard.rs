@@ -29,6 +29,7 @@ use crate::respond;
 use crate::service::{Answer, Door};
 use crate::sign::Signatures;
 use crate::update::{self, Updates};
+use crate::worker;
 use crate::ws;
 
 /// A socket that a shard accepts connections from, and what for.
@@ -63,6 +64,7 @@ pub(crate) struct Shard {
     pub(crate) asking: Asking,
     /// Turns of links.
     pub(crate) link_places: Places,
+    pub(crate) calls: worker::Calls,
     /// Only in a gateway that records.
     pub(crate) record: Option<Rc<ShardRecord>>,
     /// The connections that handlers know.
@@ -183,6 +185,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         exit: Exit::default(),
         asking: Asking::default(),
         link_places: Places::default(),
+        calls: worker::Calls::default(),
         record,
         sweep: Notify::new(),
         slow: RefCell::default(),
@@ -425,6 +428,10 @@ fn sweep(shard: &Rc<Shard>, now: Instant) {
     shard.connections.give_back();
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
     shard.exit.sweep(now);
+    worker::sweep(shard, now);
+    if shard.number == 0 {
+        shard.gateway.workers.resume();
+    }
     hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
     let held = shard.held.borrow();
     shard.metrics.queue_total_full.set(held.refused_for_all());
@@ -462,6 +469,7 @@ async fn read_mailbox(shard: Rc<Shard>) {
                 Message::Handlers(opened) => {
                     spawn_local(handler::run(Rc::clone(shard), opened));
                 }
+                Message::Worker(delivery) => worker::receive(shard, *delivery),
                 Message::Drain => drain(shard),
                 Message::Stop => return,
             }

@@ -236,7 +236,7 @@ fn ask_again(shard: &Shard, key: Key) -> bool {
                 link.session.borrow_mut().refresh();
                 true
             }
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere => false,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Worker(_) => false,
         },
         _ => false,
     }
