@@ -53,7 +53,7 @@ const SECTIONS_NEED_RESTART: [&str; 6] = ["control", "log", "metrics", "stats", 
 const KEYS_APPLIED: [&str; 4] = ["control.token", "control.jwt_key", "metrics.pushpin_names", "metrics.prefix"];
 
 /// Keys of other sections that are used up when the process starts.
-const KEYS_NEED_RESTART: [&str; 12] = [
+const KEYS_NEED_RESTART: [&str; 13] = [
     "mongrel2.access_log",
     "mongrel2.control",
     "mongrel2.pid_file",
@@ -66,6 +66,7 @@ const KEYS_NEED_RESTART: [&str; 12] = [
     "logging.level",
     "logging.format",
     "logging.file",
+    "workers.name",
 ];
 
 /// Keys whose values are shown nowhere.

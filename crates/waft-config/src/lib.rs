@@ -4,7 +4,8 @@
 //! through the function it is given.
 //!
 //! Start with [`load`], which reads `waft.toml`, and [`Plan`], which is what everything is read
-//! into; [`pushpin`] reads the files of Pushpin into the same plan, and [`mongrel2`] a configuration of Mongrel2.
+//! into; [`pushpin`] reads the files of Pushpin into the same plan, [`mongrel2`] a configuration of Mongrel2, and
+//! [`condure`] the command line of Condure.
 //!
 //! ```
 //! use waft_config::{Sources, load, report};
@@ -16,6 +17,7 @@
 //! ```
 
 mod check;
+pub mod condure;
 mod diff;
 mod egress;
 mod mistake;
@@ -43,10 +45,11 @@ pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, PathPattern, QueryMatch, RouteEntry};
 pub use settings::{
     Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket,
-    WebhookApp, WebhookEndpoint, Webhooks, Zmq,
+    WebhookApp, WebhookEndpoint, Webhooks, Workers, Zmq,
 };
 pub use target::TargetEntry;
 pub use value::{
     Allowed, Audience, ByteSize, CloseCode, Duration, ForwardedFor, ForwardedProto, JsonPForm, Level, Listen,
     LogFormat, NotAValue, OctalMode, OrOff, OutboundRules, PingMode, RequestKind, Resolver, SlowReader, StatsFormat,
+    WorkerRole,
 };

@@ -11,7 +11,7 @@ use crate::route::{Defaults, RouteEntry, base_options};
 use crate::section::{Key, Section};
 use crate::settings::{
     Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket,
-    Webhooks, Zmq,
+    Webhooks, Workers, Zmq,
 };
 
 /// Defines the plan and the file it is read from, which have the same sections.
@@ -98,6 +98,8 @@ plan! {
     mongrel2: Mongrel2,
     /// Webhooks.
     webhooks: Webhooks,
+    /// ZHTTP workers.
+    workers: Workers,
     /// SockJS.
     sockjs: SockJs,
     /// What holds for routes that do not say otherwise.

@@ -11,7 +11,7 @@ use crate::egress::EgressException;
 use crate::section::section;
 use crate::value::{
     ByteSize, Duration, ForwardedFor, ForwardedProto, Level, Listen, LogFormat, OctalMode, OrOff, OutboundRules,
-    PingMode, Resolver, StatsFormat,
+    PingMode, Resolver, StatsFormat, WorkerRole,
 };
 
 section! {
@@ -402,6 +402,23 @@ pub struct WebhookEndpoint {
 
 fn default_app() -> String {
     "default".to_owned()
+}
+
+section! {
+    /// ZHTTP workers, which are reached by the targets `zhttp/SPEC` and `zhttpreq/SPEC`.
+    Workers {
+        /// What the addresses begin with that workers answer to. A change needs a restart.
+        name: String = "waft".to_owned();
+        /// `gateway`: requests are made anew, as for HTTP targets. `front`: they are passed on as they came, with the
+        /// client's address, as Condure does.
+        role: WorkerRole = WorkerRole::Gateway;
+        /// Bytes of a response, or of WebSocket messages, that a worker may send before the client has taken them.
+        window: ByteSize = ByteSize(200_000);
+        /// Silence after which a sign of life is sent to a worker.
+        keep_alive: Duration = Duration::from_secs(30);
+        /// Silence after which a worker counts as dead, and its requests fail.
+        timeout: Duration = Duration::from_secs(60);
+    }
 }
 
 section! {

@@ -36,6 +36,8 @@ struct TargetTable {
     #[serde(default)]
     one_event: bool,
     ipc_file_mode: Option<OctalMode>,
+    #[serde(default)]
+    connect: bool,
     client_cert: Option<PathBuf>,
     client_key: Option<PathBuf>,
 }
@@ -142,6 +144,7 @@ impl TargetTable {
             over_http: self.over_http,
             one_event: self.one_event,
             ipc_file_mode: self.ipc_file_mode.map(|mode| mode.0),
+            connect: self.connect,
             client_cert: self.client_cert,
             client_key: self.client_key,
         })

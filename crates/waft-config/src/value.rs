@@ -69,6 +69,7 @@ as_text! {
     RequestKind => "\"http\" or \"ws\"",
     SlowReader => "\"drop\" or \"close\"",
     StatsFormat => "\"tnetstring\" or \"json\"",
+    WorkerRole => "\"gateway\" or \"front\"",
 }
 
 /// A text that is no value of the kind that was asked for. What was expected is said by the reader.
@@ -256,6 +257,8 @@ pub struct Listen {
     pub user: Option<String>,
     /// Group that the Unix socket is given to.
     pub group: Option<String>,
+    /// The id of the route that its requests take; their own conditions count if there is none. Not part of the text.
+    pub route: Option<String>,
 }
 
 impl Listen {
@@ -278,6 +281,7 @@ impl FromStr for Listen {
             client_optional: false,
             user: None,
             group: None,
+            route: None,
         };
         for param in query.split('&').filter(|param| !param.is_empty()) {
             match (&mut endpoint, param.split_once('=')) {
@@ -466,6 +470,13 @@ words! {
         Clients = "clients",
         /// Everyone.
         Everyone = "everyone",
+    }
+    /// What waft is to its ZHTTP workers.
+    WorkerRole {
+        /// The connection manager of a server: requests are passed on as they came.
+        Front = "front",
+        /// A proxy: requests are made anew.
+        Gateway = "gateway",
     }
     /// The form of a JSON-P answer.
     JsonPForm {

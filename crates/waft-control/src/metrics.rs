@@ -83,6 +83,7 @@ fn render(gateway: &Gateway, names: &MetricsNames, process: Process) -> String {
     of_build(&mut out, gateway);
     of_connections(&mut out, &totals);
     of_targets(&mut out, &totals);
+    of_workers(&mut out, gateway, &totals);
     of_outside(&mut out, gateway);
     of_holds(&mut out, &totals);
     of_filters(&mut out, &totals);
@@ -173,6 +174,31 @@ fn of_targets(out: &mut Exposition, totals: &Totals<'_>) {
         "waft_target_failures_total",
         "Targets that could not be reached.",
         totals.count(|shard| &shard.target_failures),
+    );
+}
+
+fn of_workers(out: &mut Exposition, gateway: &Gateway, totals: &Totals<'_>) {
+    let workers = gateway.worker_metrics();
+    out.counter(
+        "waft_worker_exchanges_total",
+        "Exchanges begun with ZHTTP workers.",
+        totals.count(|shard| &shard.worker_exchanges),
+    );
+    out.counter("waft_worker_packets_total", "Packets that came from ZHTTP workers.", workers.packets_received.value());
+    out.counter(
+        "waft_worker_packets_malformed_total",
+        "Packets of ZHTTP workers that could not be read.",
+        workers.packets_malformed.value(),
+    );
+    out.counter(
+        "waft_worker_packets_unknown_total",
+        "Packets of ZHTTP workers for an exchange that is not there, or not theirs.",
+        workers.packets_unknown.value() + totals.count(|shard| &shard.worker_packets_unknown),
+    );
+    out.counter(
+        "waft_workers_lost_total",
+        "Exchanges ended because nothing was heard of their ZHTTP worker.",
+        totals.count(|shard| &shard.workers_lost),
     );
 }
 

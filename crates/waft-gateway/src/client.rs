@@ -106,7 +106,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut client: Client) {
                 shard.metrics.requests_malformed.add(1);
                 debug!(client = %client.peer, %error, "Refused a malformed request.");
                 let answer = match &client.door {
-                    Door::Front => Answer::malformed(&error),
+                    Door::Front | Door::Route(_) => Answer::malformed(&error),
                     Door::Service(service) => service.malformed(&error),
                 };
                 return refuse(&shard, client, &answer).await;
@@ -120,7 +120,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut client: Client) {
         };
         shard.metrics.requests.add(1);
         let served = match &client.door {
-            Door::Front => exchange::run(&shard, client, head).await,
+            Door::Front | Door::Route(_) => exchange::run(&shard, client, head).await,
             Door::Service(service) => {
                 let service = std::sync::Arc::clone(service);
                 serve_own(&shard, client, &head, &*service).await
@@ -146,7 +146,7 @@ async fn next_request(shard: &Shard, client: &mut Client) -> Next {
     let settings = shard.gateway.settings();
     let limits = &settings.limits;
     let own = match &client.door {
-        Door::Front => None,
+        Door::Front | Door::Route(_) => None,
         Door::Service(service) => service.head_max(),
     };
     let head_limits = HeadLimits { bytes_max: own.unwrap_or(limits.head.bytes_max), ..limits.head };
@@ -154,7 +154,7 @@ async fn next_request(shard: &Shard, client: &mut Client) -> Next {
     loop {
         if client.buffer.unread().starts_with(PREFACE_START)
             && limits.http2.is_some()
-            && matches!(client.door, Door::Front)
+            && matches!(client.door, Door::Front | Door::Route(_))
         {
             return Next::Http2;
         }

@@ -23,6 +23,7 @@ use crate::record::response_head_size;
 use crate::relay::ResponseBody;
 use crate::settings::{Outside, Settings};
 use crate::shard::Shard;
+use crate::worker::{self, AnswerHead, Unanswered};
 
 /// A request that this gateway makes by itself.
 #[derive(Debug)]
@@ -140,12 +141,7 @@ impl Exit {
 /// Runs an errand for a client of `route`.
 pub(crate) async fn run(shard: &Rc<Shard>, route: &Arc<Route>, errand: &Errand<'_>) -> Result<Reply, ErrandError> {
     if errand.place.is_home() {
-        let (head, connection) = at_home(shard, route, errand).await?;
-        let framing = head.framing(errand.method).map_err(|error| ErrandError::Broken(error.to_string()))?;
-        let mut fields = Fields::new();
-        head.fields().for_each(|(name, value)| fields.push(name, value));
-        let body = ResponseBody::wire(connection, framing, head.keep_alive());
-        return Ok(Reply { status: head.status(), reason: head.reason().to_owned(), fields, body });
+        return at_home(shard, route, errand).await;
     }
     Box::pin(outside(shard, route, errand)).await
 }
@@ -203,11 +199,7 @@ fn policy_for(settings: &Settings, route: &Route) -> Arc<Policy> {
 }
 
 /// Makes a request to the targets of `route`.
-async fn at_home(
-    shard: &Rc<Shard>,
-    route: &Arc<Route>,
-    errand: &Errand<'_>,
-) -> Result<(ResponseHead, TargetConnection), ErrandError> {
+async fn at_home(shard: &Rc<Shard>, route: &Arc<Route>, errand: &Errand<'_>) -> Result<Reply, ErrandError> {
     let place = errand.place;
     let mut bytes = Vec::new();
     let mut writer = HeadWriter::new(&mut bytes);
@@ -225,6 +217,15 @@ async fn at_home(
     };
     let mut refused = Vec::new();
     for target in &route.targets {
+        if worker::is_worker(target) {
+            match by_worker(shard, route, target, &head, errand).await {
+                Err(ErrandError::NotReached(why)) => {
+                    refused.push(why);
+                    continue;
+                }
+                other => return other,
+            }
+        }
         if !matches!(target.address, TargetAddress::Http { .. } | TargetAddress::Unix(_)) {
             continue;
         }
@@ -243,13 +244,70 @@ async fn at_home(
             };
             shard.metrics.target_requests.add(1);
             match exchange(shard, route, target, &head, errand, &mut connection).await {
-                Ok(head) => return Ok((head, connection)),
+                Ok(head) => {
+                    let framing =
+                        head.framing(errand.method).map_err(|error| ErrandError::Broken(error.to_string()))?;
+                    let mut fields = Fields::new();
+                    head.fields().for_each(|(name, value)| fields.push(name, value));
+                    let body = ResponseBody::wire(connection, framing, head.keep_alive());
+                    return Ok(Reply { status: head.status(), reason: head.reason().to_owned(), fields, body });
+                }
                 Err(_closed) if connection.reused && connection.buffer.is_empty() => fresh = true,
                 Err(error) => return Err(error),
             }
         }
     }
     Err(ErrandError::NotReached(refused.join(", ")))
+}
+
+/// The bytes of a request as a target of HTTP gets them.
+fn written(
+    shard: &Shard,
+    settings: &Settings,
+    (route, target): (&Route, &Target),
+    head: &RequestHead,
+    errand: &Errand<'_>,
+) -> Vec<u8> {
+    let outgoing = Outgoing {
+        head,
+        route,
+        target,
+        forward: &settings.forward,
+        peer: &PeerAddr::Unix,
+        secure: false,
+        trusted: false,
+        signature: if route.options.no_grip { None } else { shard.signatures.sign(settings, route) },
+        last: errand.last,
+    };
+    let mut out = Vec::with_capacity(512);
+    outgoing.write(&mut out);
+    out.extend_from_slice(&errand.body);
+    shard.tally(route, |traffic| traffic.target_sent.written(&out));
+    out
+}
+
+/// Makes a request of a ZHTTP worker.
+async fn by_worker(
+    shard: &Rc<Shard>,
+    route: &Route,
+    target: &Target,
+    head: &RequestHead,
+    errand: &Errand<'_>,
+) -> Result<Reply, ErrandError> {
+    let request = written(shard, &shard.gateway.settings(), (route, target), head, errand);
+    let request = worker::request_of(request.into(), "http");
+    let limits = (route.options.timeouts.connect, Some(errand.limit));
+    let fetched = worker::fetch(shard, target, request, limits).await;
+    let (head, body) = fetched.map_err(|error| match error {
+        Unanswered::NotTaken(limit) => {
+            ErrandError::NotReached(format!("{}: no worker took the request within {limit:?}", target.address))
+        }
+        Unanswered::Failed(failure) => ErrandError::Broken(failure.to_string()),
+        Unanswered::ClientGone | Unanswered::Late(_) => ErrandError::TimedOut(errand.limit),
+    })?;
+    shard.tally(route, |traffic| traffic.target_received.header_bytes += worker::size_of_head(&head));
+    let AnswerHead { status, reason, fields, .. } = head;
+    Ok(Reply { status, reason, fields, body })
 }
 
 async fn exchange(
@@ -261,21 +319,7 @@ async fn exchange(
     connection: &mut TargetConnection,
 ) -> Result<ResponseHead, ErrandError> {
     let settings = shard.gateway.settings();
-    let outgoing = Outgoing {
-        head,
-        route,
-        target,
-        forward: &settings.forward,
-        peer: &PeerAddr::Unix,
-        secure: false,
-        trusted: false,
-        signature: if route.options.no_grip { None } else { shard.signatures.sign(&settings, route) },
-        last: errand.last,
-    };
-    let mut out = Vec::with_capacity(512);
-    outgoing.write(&mut out);
-    out.extend_from_slice(&errand.body);
-    shard.tally(route, |traffic| traffic.target_sent.written(&out));
+    let out = written(shard, &settings, (route, target), head, errand);
     let broken = |error: &dyn std::fmt::Display| ErrandError::Broken(error.to_string());
     connection.stream.write_all(&out).await.map_err(|error| broken(&error))?;
     let answer = async {

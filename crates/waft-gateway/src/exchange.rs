@@ -26,10 +26,11 @@ use crate::realm::{self, Guest};
 use crate::record::{Seat, VisitKind, response_head_size};
 use crate::relay::{self, Relayed, ResponseBody};
 use crate::respond::{self, CONTINUE, Failure, Frame};
-use crate::service::Answer;
+use crate::service::{Answer, Door};
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::sockjs;
+use crate::worker;
 use crate::ws;
 
 /// A request on its way, and everything decided about it.
@@ -113,7 +114,11 @@ pub(crate) async fn prepare(
         let failure = Failure::request(501, "This server makes no tunnels.");
         return Err(refuse(shard, client, &head, &failure.answer(false), false).await);
     }
-    let Some(route) = find_route(&settings, &head, secure, client.stream.is_peer_verified()) else {
+    let found = match &client.door {
+        Door::Route(id) => settings.table.by_id(id).map(Arc::clone),
+        Door::Front | Door::Service(_) => find_route(&settings, &head, secure, client.stream.is_peer_verified()),
+    };
+    let Some(route) = found else {
         debug!(host = head.host(), path = head.path(), "No route for a request.");
         shard.metrics.requests_failed.add(1);
         let mut answer = Failure::request(502, "Route not found").answer(false);
@@ -264,7 +269,7 @@ fn claims_encryption(head: &RequestHead) -> bool {
 }
 
 /// Why a request got no response from a target.
-enum AttemptError {
+pub(crate) enum AttemptError {
     /// Nothing reached the target: another one may be tried.
     NotReached(String),
     /// The kept connection was closed before any byte of a response.
@@ -278,7 +283,7 @@ enum AttemptError {
 }
 
 /// What an attempt came to.
-enum Attempt {
+pub(crate) enum Attempt {
     /// The response went to the client as it came.
     Relayed(Relayed),
     /// The response tells this gateway what to do.
@@ -363,6 +368,10 @@ async fn reach(
     if is_own(target) {
         return own_target(shard, client, exchange, target).await;
     }
+    if worker::is_worker(target) {
+        // Boxed, so that other requests do not carry what it needs.
+        return Box::pin(worker::ask(shard, client, exchange, target)).await;
+    }
     let mut fresh = false;
     let name = proved_name(target, &exchange.route, &exchange.head);
     loop {
@@ -439,7 +448,7 @@ pub(crate) fn bad_instruct_failure(error: &waft_grip::instruct::InstructError) -
     Failure::target(502, format!("Failed to parse accept instructions: {error}"))
 }
 
-fn bad_instruct(error: waft_grip::instruct::InstructError) -> AttemptError {
+pub(crate) fn bad_instruct(error: waft_grip::instruct::InstructError) -> AttemptError {
     AttemptError::Broken(bad_instruct_failure(&error))
 }
 
@@ -477,10 +486,6 @@ async fn attempt(
     target: &Target,
     connection: &mut TargetConnection,
 ) -> Result<Answered, AttemptError> {
-    let signature = match exchange.trusted || exchange.route.options.no_grip {
-        true => None,
-        false => shard.signatures.sign(&exchange.settings, &exchange.route),
-    };
     let outgoing = Outgoing {
         head: &exchange.head,
         route: &exchange.route,
@@ -489,7 +494,7 @@ async fn attempt(
         peer: &exchange.peer,
         secure: exchange.secure,
         trusted: exchange.trusted,
-        signature,
+        signature: sign(shard, exchange),
         last: &exchange.last,
     };
     let grip = outgoing.is_grip();
@@ -594,6 +599,14 @@ async fn attempt(
         target_reusable: ended.complete && !uploading && framing != Framing::UntilClose && head.keep_alive(),
         cut_short: !ended.complete,
     }))
+}
+
+/// The signature of a request to a target, where it is to have one.
+pub(crate) fn sign(shard: &Shard, exchange: &Exchange) -> Option<Arc<str>> {
+    match exchange.trusted || exchange.route.options.no_grip {
+        true => None,
+        false => shard.signatures.sign(&exchange.settings, &exchange.route),
+    }
 }
 
 /// Writes the head of a relayed response; returns how its body is framed.

@@ -12,7 +12,7 @@ use waft_net::{Key, Mailbox};
 
 use crate::ask::Pace;
 use crate::handler::{Handed, HandlerConnection, Handlers, HandlersError, Opened};
-use crate::metrics::{PublishMetrics, ShardMetrics};
+use crate::metrics::{PublishMetrics, ShardMetrics, WorkerMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
 use crate::realm::{BayeuxClient, Realms, Tenant, Watch};
@@ -20,6 +20,7 @@ use crate::record::Recorder;
 use crate::service::{Service, Tap};
 use crate::settings::Settings;
 use crate::sockjs::Sessions;
+use crate::worker::{Delivery, Workers};
 
 /// What one shard is told by others.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) enum Message {
     Handlers(Opened),
     /// What a Bayeux client listens to has changed, or another connection has taken its place.
     Bayeux(Key, Arc<BayeuxClient>),
+    /// What came by the sockets of a ZHTTP target.
+    Worker(Box<Delivery>),
     /// Accept nothing more, and end what can be ended.
     Drain,
     /// Let go of everything now.
@@ -69,6 +72,7 @@ pub struct Gateway {
     pub(crate) handlers: Handlers,
     realms: Arc<Realms>,
     watch: Arc<Watch>,
+    pub(crate) workers: Workers,
     draining: AtomicBool,
 }
 
@@ -78,6 +82,7 @@ impl Gateway {
     pub fn new(shards: usize, epoch: u64, limits: HubLimits, settings: Settings, demo: Arc<dyn Service>) -> Self {
         let realms = Arc::new(Realms::default());
         let realm_list = settings.realms.clone();
+        let workers = Workers::new(shards, &settings.workers.name);
         let gateway = Self {
             watch: Arc::new(Watch::new(Arc::clone(&realms))),
             realms,
@@ -95,6 +100,7 @@ impl Gateway {
             demo,
             sockjs: Sessions::default(),
             handlers: Handlers::default(),
+            workers,
             draining: AtomicBool::new(false),
         };
         gateway.set_realms(&realm_list);
@@ -191,6 +197,20 @@ impl Gateway {
     /// How often certificates were to be read again.
     pub(crate) fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Acquire)
+    }
+
+    /// Opens the ZeroMQ sockets that `settings` need for ZHTTP workers: before the first request, and before a reload
+    /// of these settings. Those that they do not need close when their last exchange has ended.
+    ///
+    /// # Errors
+    /// An endpoint that cannot be bound or connected to.
+    pub fn open_workers(self: &Arc<Self>, settings: &Settings) -> Result<(), waft_zmq::Error> {
+        self.workers.open(self, settings)
+    }
+
+    /// What came by the sockets of ZHTTP workers.
+    pub fn worker_metrics(&self) -> &WorkerMetrics {
+        &self.workers.metrics
     }
 
     /// The counters of each shard.

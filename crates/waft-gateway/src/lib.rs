@@ -7,8 +7,8 @@
 //! is told by the modules in this order: `client` reads it, `exchange` finds its route and asks
 //! its target, `relay` sends the answer on or `begin` makes a hold of it, `hold` is the life of
 //! that in the held set, `deliver` brings it what is published, and `update` asks the target again.
-//! WebSockets go their own way from `exchange` on, which `ws` tells, and so do requests for Mongrel2's
-//! handlers, which `handler` tells; `files` answers from directories.
+//! Targets that are reached by ZeroMQ have `worker` beside `pool`. WebSockets go their own way from `exchange` on,
+//! which `ws` tells, and so do requests for Mongrel2's handlers, which `handler` tells; `files` answers from directories.
 
 mod access;
 mod ask;
@@ -45,6 +45,7 @@ mod sign;
 mod sockjs;
 mod subscribe;
 mod update;
+mod worker;
 mod ws;
 
 pub use access::AccessLog;
@@ -56,6 +57,7 @@ pub use record::{Flow, Recorder, Traffic, TrafficByRoute, Visit, VisitEvent, Vis
 pub use service::{Answer, Door, Extension, Reply, Request, Service, Tap};
 pub use settings::{
     Forward, ForwardedFor, HandlerSettings, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings,
-    UploadStore, WebSocketSettings,
+    UploadStore, WebSocketSettings, WorkerRole, WorkerSettings,
 };
 pub use shard::{Entrance, run};
+pub use waft_zhttp::Pace as WorkerPace;

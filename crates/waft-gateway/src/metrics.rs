@@ -76,6 +76,17 @@ impl PublishMetrics {
     }
 }
 
+/// What came by the sockets of ZHTTP workers, counted by the thread that reads them.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Packets that came.
+    pub packets_received: SharedCounter,
+    /// Packets that could not be read.
+    pub packets_malformed: SharedCounter,
+    /// Packets that are for no shard.
+    pub packets_unknown: SharedCounter,
+}
+
 /// A number that goes up and down.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicI64);
@@ -171,6 +182,12 @@ shard_metrics! {
     target_connections: Counter,
     /// Targets that could not be reached.
     target_failures: Counter,
+    /// Exchanges begun with ZHTTP workers.
+    worker_exchanges: Counter,
+    /// Packets of ZHTTP workers that belong to no exchange, or to one of another worker.
+    worker_packets_unknown: Counter,
+    /// Exchanges that ended because nothing was heard of their ZHTTP worker.
+    workers_lost: Counter,
     /// Long-polls held now.
     holds_response: Gauge,
     /// HTTP streams held now.

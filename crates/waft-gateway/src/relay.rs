@@ -11,6 +11,7 @@ use crate::body::BODY_BUFFER;
 use crate::buffer::ReadBuffer;
 use crate::pool::TargetConnection;
 use crate::shard::Shard;
+use crate::worker::CallBody;
 
 /// What became of a response that went to the client as it came.
 #[derive(Debug)]
@@ -153,6 +154,8 @@ pub(crate) enum ResponseBody {
     Wire(Box<WireBody>),
     /// What is still to be read from elsewhere; none once its end was seen.
     Outside(Option<Box<waft_outbound::ResponseBody>>),
+    /// What a worker still has to send.
+    Worker(Box<CallBody>),
 }
 
 /// A body that is still on its way.
@@ -177,7 +180,7 @@ impl ResponseBody {
     pub(crate) fn count(&self, piece: &Bytes) -> u64 {
         match self {
             Self::Whole(_) => 0,
-            Self::Wire(_) | Self::Outside(_) => piece.len() as u64,
+            Self::Wire(_) | Self::Outside(_) | Self::Worker(_) => piece.len() as u64,
         }
     }
 
@@ -194,6 +197,7 @@ impl ResponseBody {
             Self::Whole(body) => return Ok(Some(std::mem::take(body))),
             Self::Outside(body) => return outside(body).await,
             Self::Wire(wire) => wire,
+            Self::Worker(body) => return body.next(IDLE_LIMIT).await,
         };
         let mut out = BytesMut::new();
         loop {
@@ -229,6 +233,7 @@ impl ResponseBody {
                 let unread = wire.connection.buffer.unread().len() as u64;
                 wire.decoder.is_done() || wire.decoder.remaining().is_some_and(|left| left <= unread)
             }
+            Self::Worker(body) => body.is_at_hand(),
         }
     }
 
@@ -253,6 +258,7 @@ impl ResponseBody {
             Self::Whole(body) => body.is_empty(),
             Self::Outside(body) => body.is_none(),
             Self::Wire(wire) => wire.decoder.is_done(),
+            Self::Worker(body) => body.is_at_end(),
         }
     }
 

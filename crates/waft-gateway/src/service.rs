@@ -132,6 +132,8 @@ pub trait Tap: fmt::Debug + Send + Sync {
 pub enum Door {
     /// Requests are routed to targets.
     Front,
+    /// Requests are routed to the targets of the route with this id.
+    Route(Arc<str>),
     /// Requests are answered by a service.
     Service(Arc<dyn Service>),
 }

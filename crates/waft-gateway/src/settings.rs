@@ -12,6 +12,7 @@ use waft_outbound::Lookup;
 use waft_outbound::policy::Policy;
 use waft_realm::Realm;
 use waft_route::Table;
+use waft_zhttp::Pace as WorkerPace;
 
 use crate::access::AccessLog;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub outside: Arc<Outside>,
     /// Mongrel2's handlers.
     pub handlers: HandlerSettings,
+    /// ZHTTP workers of all routes.
+    pub workers: WorkerSettings,
     /// Send a held request to its target again a second after the first subscription to its
     /// channel, as Pushpin does.
     pub update_on_first_subscription: bool,
@@ -175,6 +178,42 @@ impl Default for HandlerSettings {
     }
 }
 
+/// What holds for the ZHTTP workers of all routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// What the addresses begin with that workers answer to: `waft`.
+    pub name: String,
+    /// What this gateway is to its workers.
+    pub role: WorkerRole,
+    /// Bytes of a body that are on their way from a worker before the client has taken them: 200,000.
+    pub window: u64,
+    /// Bytes of a request's body that go to a worker before it has granted any: 200,000.
+    pub first_body_max: usize,
+    /// After how much silence signs of life are sent (30 s), and a worker counts as dead (60 s).
+    pub pace: WorkerPace,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            name: "waft".to_owned(),
+            role: WorkerRole::Gateway,
+            window: 200_000,
+            first_body_max: 200_000,
+            pace: WorkerPace::default(),
+        }
+    }
+}
+
+/// What a gateway is to its ZHTTP workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerRole {
+    /// The connection manager of a server: requests are passed on as they came, with the client's address.
+    Front,
+    /// A proxy: requests are made anew, as for targets of HTTP.
+    Gateway,
+}
+
 /// How client addresses and schemes are told to targets.
 #[derive(Clone, Debug, Default)]
 pub struct Forward {
@@ -307,6 +346,7 @@ impl Default for Settings {
             websocket: WebSocketSettings::default(),
             outside: Arc::default(),
             handlers: HandlerSettings::default(),
+            workers: WorkerSettings::default(),
             update_on_first_subscription: false,
             accept_route_header: false,
             cross_origin: false,

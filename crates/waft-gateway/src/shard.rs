@@ -30,6 +30,7 @@ use crate::respond;
 use crate::service::{Answer, Door};
 use crate::sign::Signatures;
 use crate::update::{self, Updates};
+use crate::worker;
 use crate::ws;
 
 /// A socket that a shard accepts connections from, and what for.
@@ -65,6 +66,7 @@ pub(crate) struct Shard {
     /// Turns of links.
     pub(crate) link_places: Places,
     pub(crate) realm: realm::State,
+    pub(crate) calls: worker::Calls,
     /// Only in a gateway that records.
     pub(crate) record: Option<Rc<ShardRecord>>,
     /// The connections that handlers know.
@@ -186,6 +188,7 @@ pub async fn run(number: u16, gateway: Arc<Gateway>, entrances: Vec<Entrance>) -
         asking: Asking::default(),
         link_places: Places::default(),
         realm: realm::State::default(),
+        calls: worker::Calls::default(),
         record,
         sweep: Notify::new(),
         slow: RefCell::default(),
@@ -432,6 +435,10 @@ fn sweep(shard: &Rc<Shard>, now: Instant) {
     shard.connections.give_back();
     shard.pool.sweep(now, settings.limits.target_idle_timeout);
     shard.exit.sweep(now);
+    worker::sweep(shard, now);
+    if shard.number == 0 {
+        shard.gateway.workers.resume();
+    }
     hold::cut_off_stalled(shard, settings.limits.write_stall_timeout);
     let held = shard.held.borrow();
     shard.metrics.queue_total_full.set(held.refused_for_all());
@@ -470,6 +477,7 @@ async fn read_mailbox(shard: Rc<Shard>) {
                     spawn_local(handler::run(Rc::clone(shard), opened));
                 }
                 Message::Bayeux(key, client) => realm::on_change(shard, key, &client),
+                Message::Worker(delivery) => worker::receive(shard, *delivery),
                 Message::Drain => drain(shard),
                 Message::Stop => return,
             }

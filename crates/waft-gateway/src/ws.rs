@@ -2,7 +2,7 @@
 //!
 //! A client's WebSocket has no task and no buffer of its own. What it sends is read into the shard's scratch memory
 //! and turned into messages at once; what its target says goes out in one write a turn. The modules in the order of
-//! a connection's life: `handshake` judges the request and asks a target, `over_http` and `direct` are the two ways
+//! a connection's life: `handshake` judges the request and asks a target, `over_http`, `direct` and `worker` are the ways
 //! to a target, `control` obeys the messages by which a target steers, `channels` has the subscriptions, `deliver`
 //! brings what is published, and `timers` has what is due at a time. This module has the record itself, and the
 //! reading and writing of its connection.
@@ -14,6 +14,7 @@ mod direct;
 mod handshake;
 mod over_http;
 mod timers;
+mod worker;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -38,6 +39,7 @@ use waft_websocket::over_http::{Client, Kind, Options};
 
 use self::over_http::Link;
 use self::timers::{keep_alive_due, put_off_keep_alive};
+use self::worker::ToWorker;
 use crate::hold::{self, Hold, Line, Meta, count};
 use crate::realm::{self, RealmSocket};
 use crate::record::Seat;
@@ -52,6 +54,7 @@ pub(crate) use self::deliver::{
 pub(crate) use self::direct::{TargetSide, target_gone};
 pub(crate) use self::handshake::{accept_in_realm, forged, forges_events, refusal, serve};
 pub(crate) use self::timers::{on_deadline, rearm};
+pub(crate) use self::worker::on_worker;
 
 /// Content of the pings that waft sends: pongs with it are ours and go no further.
 const PING_CONTENT: &[u8] = b"waft";
@@ -136,6 +139,8 @@ enum ToTarget {
     Realm(Box<RealmSocket>),
     /// Into HTTP requests.
     OverHttp(Rc<Link>),
+    /// To a ZHTTP worker.
+    Worker(Rc<worker::Side>),
 }
 
 /// What only some WebSockets wait for.
@@ -251,7 +256,11 @@ impl WsHold {
     pub(crate) fn realm_socket(&mut self) -> Option<&mut RealmSocket> {
         match &mut self.target {
             ToTarget::Realm(socket) => Some(socket),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) => None,
+            ToTarget::Direct(_)
+            | ToTarget::Echo
+            | ToTarget::Nowhere
+            | ToTarget::OverHttp(_)
+            | ToTarget::Worker(_) => None,
         }
     }
 
@@ -284,7 +293,7 @@ impl ToTarget {
     const fn key(&self) -> Option<Key> {
         match self {
             Self::Direct(key) => Some(*key),
-            Self::Echo | Self::Nowhere | Self::OverHttp(_) | Self::Realm(_) => None,
+            Self::Echo | Self::Nowhere | Self::OverHttp(_) | Self::Realm(_) | Self::Worker(_) => None,
         }
     }
 }
@@ -351,6 +360,7 @@ fn is_full(shard: &Shard, key: Key) -> bool {
         Some(Hold::Ws(hold)) => match &hold.target {
             ToTarget::OverHttp(link) => !hold.close_received && link.session.borrow().client_room() == 0,
             ToTarget::Direct(target) => held.waiting_bytes(*target) > WINDOW,
+            ToTarget::Worker(side) => side.is_full(),
             ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => false,
         },
         Some(Hold::WsTarget(side)) => held.waiting_bytes(side.client) > WINDOW,
@@ -392,6 +402,7 @@ pub(crate) fn on_drained(shard: &Rc<Shard>, key: Key) {
     if own {
         resume(shard, key);
         over_http::pump(shard, key);
+        worker::on_drained(shard, key);
     }
 }
 
@@ -489,6 +500,7 @@ fn on_client_event(shard: &Rc<Shard>, key: Key, event: Event, out: &mut Out) {
             Event::Text(content) => out.message(shard, hold.deflate.as_ref(), Opcode::Text, &content),
             Event::Close(_) | Event::Fragment(_) | Event::Ping(_) | Event::Pong(_) => {}
         },
+        ToTarget::Worker(side) => side.send(ToWorker::from(event)),
         ToTarget::Echo | ToTarget::Nowhere => {}
         ToTarget::Realm(_) => {
             drop(held);
@@ -517,7 +529,7 @@ fn tally_client_event(shard: &Shard, hold: &WsHold, event: &Event) {
     shard.tally(&hold.route, |traffic| {
         traffic.client_received.piece(content, last);
         match hold.target {
-            ToTarget::Direct(_) => traffic.target_sent.piece(content, last),
+            ToTarget::Direct(_) | ToTarget::Worker(_) => traffic.target_sent.piece(content, last),
             // The content is counted with the request that it goes into.
             ToTarget::OverHttp(_) => traffic.target_sent.messages += u64::from(last),
             ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {}
@@ -534,7 +546,7 @@ fn tally_from_target(shard: &Shard, hold: &WsHold, content: usize, last: bool, r
         match hold.target {
             // The content was counted with the answer that it came in.
             ToTarget::OverHttp(_) => traffic.target_received.messages += u64::from(last),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => {
                 traffic.target_received.piece(content, last);
             }
         }
@@ -551,9 +563,13 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
         ToTarget::OverHttp(link) if !link.session.borrow().is_detached() => {
             link.session.borrow_mut().handle_client(Client::Closed(close));
         }
-        ToTarget::Direct(_) => {
-            let content = close.map(|close| close.to_content()).unwrap_or_default();
-            out.target_frame(Opcode::Close, true, &content);
+        ToTarget::Direct(_) | ToTarget::Worker(_) => {
+            if let ToTarget::Worker(side) = &hold.target {
+                side.send(ToWorker::Close(close));
+            } else {
+                let content = close.map(|close| close.to_content()).unwrap_or_default();
+                out.target_frame(Opcode::Close, true, &content);
+            }
             if hold.close_sent {
                 out.after = After::Finish;
             } else {
@@ -656,7 +672,7 @@ fn close_after(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     let link = match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) if !hold.close_sent => match &hold.target {
             ToTarget::OverHttp(link) => Some(Rc::clone(link)),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => None,
         },
         _ => return,
     };
@@ -665,6 +681,7 @@ fn close_after(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
         return out.pump();
     }
     direct::detach(shard, key, close);
+    worker::detach(shard, key, close);
     let received = matches!(shard.held.borrow().get(key), Some(Hold::Ws(hold)) if hold.close_received);
     if mark_closed(shard, key) {
         out.client_frame(Opcode::Close, true, &close.to_content());
@@ -741,7 +758,8 @@ pub(crate) fn let_go(shard: &Rc<Shard>, hold: &WsHold) {
     match &hold.target {
         ToTarget::Direct(target) => hold::end(shard, *target),
         ToTarget::OverHttp(link) => over_http::client_gone(shard, link),
-        ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {}
+        // Its exchange ends with it.
+        ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => {}
     }
 }
 

@@ -5,14 +5,14 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::listen::Plain;
@@ -301,6 +301,25 @@ impl Stream {
                 !matches!(stream.take_error(), Ok(None))
             }
             Inner::Pipe(pipe) => pipe.is_broken(),
+        }
+    }
+
+    /// Whether the peer has ended its side, whatever is still to be read of it. It may still be reading itself.
+    pub fn is_ended(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let ready = match &*self.inner.borrow() {
+            Inner::Plain(Plain::Tcp(stream)) | Inner::Tls(Plain::Tcp(stream), _) => {
+                pin!(stream.ready(Interest::READABLE)).poll(&mut cx)
+            }
+            Inner::Plain(Plain::Unix(stream)) | Inner::Tls(Plain::Unix(stream), _) => {
+                pin!(stream.ready(Interest::READABLE)).poll(&mut cx)
+            }
+            Inner::Pipe(pipe) => return pipe.is_broken(),
+        };
+        match ready {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
         }
     }
 

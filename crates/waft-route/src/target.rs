@@ -31,6 +31,8 @@ pub struct Target {
     pub one_event: bool,
     /// Permissions of the Unix sockets that are bound for a ZeroMQ target.
     pub ipc_file_mode: Option<u32>,
+    /// Connect to the sockets of a ZeroMQ target instead of binding them.
+    pub connect: bool,
     /// PEM file with the client certificate to show to it.
     pub client_cert: Option<PathBuf>,
     /// PEM file with the key of that certificate.
@@ -51,6 +53,7 @@ impl Target {
             over_http: false,
             one_event: false,
             ipc_file_mode: None,
+            connect: false,
             client_cert: None,
             client_key: None,
         }
@@ -78,7 +81,7 @@ pub enum TargetAddress {
     Test,
     /// An HTTP server on a Unix socket.
     Unix(PathBuf),
-    /// ZHTTP workers on three sockets (PUSH, ROUTER, SUB) that are bound from this ZeroMQ spec.
+    /// ZHTTP workers on three sockets (PUSH, ROUTER, SUB) that are bound by this ZeroMQ spec.
     Zhttp(String),
     /// ZHTTP workers on one DEALER socket, whole messages only.
     ZhttpReq(String),

@@ -5,11 +5,20 @@ use std::time::{Duration, Instant};
 use crate::limits::OVERRUN_TOLERATED;
 use crate::{Kind, Packet};
 
-/// A sign of life is sent after this long without any other packet, as Zurl does it.
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(30);
+/// How long silence may last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pace {
+    /// A sign of life is sent after this long without any other packet: 30 s, as Zurl does it.
+    pub keep_alive: Duration,
+    /// An exchange whose peer was silent for this long is over: 60 s.
+    pub expires: Duration,
+}
 
-/// An exchange whose peer was silent for this long is over.
-const EXPIRES_AFTER: Duration = Duration::from_secs(60);
+impl Default for Pace {
+    fn default() -> Self {
+        Self { keep_alive: Duration::from_secs(30), expires: Duration::from_secs(60) }
+    }
+}
 
 /// The state that one side keeps for an exchange (ZHTTP sections 5, 6 and 7).
 ///
@@ -20,6 +29,7 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Exchange {
     role: Role,
+    pace: Pace,
     websocket: bool,
     /// Whether the peer numbers its packets.
     numbered: bool,
@@ -114,9 +124,17 @@ impl Exchange {
         Self::new(Role::Client, now, window, websocket)
     }
 
+    /// The same exchange, at another pace.
+    #[must_use]
+    pub fn paced(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     fn new(role: Role, now: Instant, window: u64, websocket: bool) -> Self {
         Self {
             role,
+            pace: Pace::default(),
             websocket,
             numbered: false,
             body_ended: false,
@@ -183,6 +201,11 @@ impl Exchange {
         allowed
     }
 
+    /// Grants this side `credits` in the peer's name, where the peer is known to grant none itself.
+    pub fn assume(&mut self, credits: u64) {
+        self.credits = self.credits.saturating_add(credits);
+    }
+
     /// The body bytes that may be sent.
     pub fn credits(&self) -> u64 {
         self.credits
@@ -211,16 +234,16 @@ impl Exchange {
     /// When [`Exchange::handle_timeout`] is to be called. `expires` is false where the peer has no way to
     /// show that it lives, as in fire and forget.
     pub fn poll_timeout(&self, expires: bool) -> Instant {
-        let keep_alive = self.sent_at + KEEP_ALIVE_AFTER;
-        if expires { keep_alive.min(self.heard_at + EXPIRES_AFTER) } else { keep_alive }
+        let keep_alive = self.sent_at + self.pace.keep_alive;
+        if expires { keep_alive.min(self.heard_at + self.pace.expires) } else { keep_alive }
     }
 
     /// What is due at `now`. A keep-alive is due until a packet is stamped.
     pub fn handle_timeout(&self, now: Instant, expires: bool) -> Option<Due> {
-        if expires && now >= self.heard_at + EXPIRES_AFTER {
+        if expires && now >= self.heard_at + self.pace.expires {
             Some(Due::Expired)
         } else {
-            (now >= self.sent_at + KEEP_ALIVE_AFTER).then_some(Due::KeepAlive)
+            (now >= self.sent_at + self.pace.keep_alive).then_some(Due::KeepAlive)
         }
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Start with [`Packet`], which reads and writes both directions and both encodings, and
 //! [`Exchange`], which says whether a packet is in order, how many bytes may be sent, how many
-//! credits are to be given back, and when a sign of life is due.
+//! credits are to be given back, and when a sign of life is due. [`Front`] is the whole of the client's side, for a
+//! gateway that has its requests performed by workers.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -20,13 +21,15 @@
 //! ```
 
 mod exchange;
+mod front;
 mod limits;
 mod packet;
 mod read;
 mod tnetstring;
 mod write;
 
-pub use exchange::{Due, Exchange, Role, Violation};
+pub use exchange::{Due, Exchange, Pace, Role, Violation};
+pub use front::{Failure, Front, FrontEvent, Interface, Rejection};
 pub use limits::{HEADERS_SIZE_MAX, IDS_MAX, NESTING_MAX, OVERRUN_TOLERATED, VALUES_MAX};
 pub use packet::{Condition, Encoding, Id, Ids, Kind, Packet};
 pub use read::{PacketError, Salvage};

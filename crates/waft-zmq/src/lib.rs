@@ -29,7 +29,7 @@ mod local;
 mod queue;
 mod socket;
 
-pub use engine::Engine;
+pub use engine::{Engine, Handler};
 pub use local::{LocalContext, LocalOpened, LocalReceiver, LocalSender};
 pub use queue::{Message, Receiver, SendError, Sender};
 pub use socket::{Error, Keepalive, Kind, Opened, SocketOptions};

@@ -65,6 +65,17 @@ impl Sender {
         Ok(())
     }
 
+    /// Takes a message back that has not left yet: the one whose last frame is `frame`, the same memory. False if it
+    /// has left, or is about to.
+    pub fn withdraw(&self, frame: &Bytes) -> bool {
+        let mut outgoing = lock(&self.queues.outgoing);
+        let is_it = |message: &Message| {
+            message.frames.last().is_some_and(|last| last.as_ptr() == frame.as_ptr() && last.len() == frame.len())
+        };
+        let place = outgoing.iter().position(is_it);
+        place.is_some_and(|place| outgoing.remove(place).is_some())
+    }
+
     /// Lets queued messages leave.
     pub fn flush(&self) {
         self.queues.wake.wake();

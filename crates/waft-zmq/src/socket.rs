@@ -88,6 +88,8 @@ pub struct SocketOptions {
     pub router_mandatory: bool,
     /// A ROUTER lets a peer take over the identity of an older connection.
     pub router_handover: bool,
+    /// Messages wait for a connection that is there, rather than for one that is still being tried.
+    pub immediate: bool,
     /// Permissions of bound ipc files, such as `0o660`; the umask decides if there are none.
     pub ipc_file_mode: Option<u32>,
     /// Finds out that a peer over TCP has gone without a word; the system's settings hold if there are none.
@@ -113,6 +115,7 @@ impl SocketOptions {
             subscriptions: Vec::new(),
             router_mandatory: false,
             router_handover: false,
+            immediate: false,
             ipc_file_mode: None,
             keepalive: None,
             linger_ms: 100,
@@ -188,6 +191,9 @@ pub(crate) fn open(context: &zmq::Context, options: &SocketOptions) -> Result<(z
     if options.kind == Kind::Router {
         socket.set_router_mandatory(options.router_mandatory)?;
         socket.set_router_handover(options.router_handover)?;
+    }
+    if options.immediate {
+        socket.set_immediate(true)?;
     }
     for prefix in &options.subscriptions {
         socket.set_subscribe(prefix)?;

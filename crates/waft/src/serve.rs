@@ -74,6 +74,7 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     let tls = Tls::new(&plan)?;
     let entrances = entrances(&plan, shards, &control, &tls, webhooks.as_ref())?;
     gateway.open_handlers(&gateway.settings())?;
+    gateway.open_workers(&gateway.settings()).context("the sockets for ZHTTP workers cannot be opened")?;
     // Closed when everything else has ended, so that the end is told too.
     let _open_doors = doors.open(&gateway)?;
     let (panicked, panics) = mpsc::channel(1);
@@ -188,7 +189,8 @@ fn entrances(
         Ok(())
     };
     for (listen, acceptor) in plan.server.listen.iter().zip(&tls.front) {
-        open(listen, Door::Front, acceptor.as_ref(), "clients")?;
+        let door = listen.route.as_deref().map_or(Door::Front, |route| Door::Route(route.into()));
+        open(listen, door, acceptor.as_ref(), "clients")?;
     }
     let control: Arc<dyn Service> = Arc::<ControlApi>::clone(control);
     for listen in &plan.control.listen {
@@ -248,7 +250,7 @@ fn raise_descriptor_limit() -> u64 {
 
 /// What is running, and what it came from.
 struct Running<'a> {
-    gateway: &'a Gateway,
+    gateway: &'a Arc<Gateway>,
     control: &'a ControlApi,
     tls: &'a Tls,
     configuration: &'a Configuration,
@@ -337,8 +339,10 @@ fn reload(running: &Running<'_>, plan: &mut Plan) -> Result<()> {
     for note in next.notes.iter().filter(|note| !plan.notes.contains(note)) {
         warn!("{note}");
     }
+    let control = control_config(&next)?;
     running.gateway.open_handlers(&settings)?;
-    running.control.reload(control_config(&next)?);
+    running.gateway.open_workers(&settings).context("the sockets for ZHTTP workers cannot be opened")?;
+    running.control.reload(control);
     running.gateway.reload(settings);
     info!(routes = next.routes.len(), "The new configuration is in force.");
     *plan = next;

@@ -8,7 +8,7 @@ use waft_config::{ForwardedProto, OutboundRules, Plan, Resolver, StatsFormat};
 use waft_doors::{ControlPort, DoorsConfig, StatsConfig};
 use waft_gateway::{
     Forward, ForwardedFor, HandlerSettings, Limits, NetworkFilters, Outside, Pace, SchemeHeaders, Settings,
-    UploadStore, WebSocketSettings,
+    UploadStore, WebSocketSettings, WorkerPace, WorkerRole, WorkerSettings,
 };
 use waft_grip::sig::{SigningKey, VerifyingKey};
 use waft_http1::HeadLimits;
@@ -51,6 +51,7 @@ pub(crate) fn from_plan(plan: &Plan) -> Result<Settings> {
         websocket: WebSocketSettings { message_max: plan.websocket.message_max.as_usize() as u64 },
         outside: outside(plan).into(),
         handlers: handlers(plan),
+        workers: workers(plan),
         update_on_first_subscription: plan.grip.update_on_first_subscription,
         accept_route_header: plan.forward.accept_route_header,
         cross_origin: plan.defaults.aco,
@@ -152,6 +153,23 @@ fn handlers(plan: &Plan) -> HandlerSettings {
         ids_max: mongrel2.ids_max.get(),
         queue_max: mongrel2.queue_max.get(),
         send_file: mongrel2.sendfile.clone(),
+    }
+}
+
+fn workers(plan: &Plan) -> WorkerSettings {
+    let workers = &plan.workers;
+    let role = match workers.role {
+        waft_config::WorkerRole::Front => WorkerRole::Front,
+        waft_config::WorkerRole::Gateway => WorkerRole::Gateway,
+    };
+    let default = WorkerSettings::default();
+    WorkerSettings {
+        name: workers.name.clone(),
+        window: workers.window.0.max(1),
+        // Workers of a front get every body by their credits.
+        first_body_max: if role == WorkerRole::Front { 0 } else { default.first_body_max },
+        pace: WorkerPace { keep_alive: workers.keep_alive.0, expires: workers.timeout.0 },
+        role,
     }
 }
 

@@ -113,6 +113,7 @@ impl<'a> Reading<'a> {
                     client_optional: false,
                     user: None,
                     group: None,
+                    route: None,
                 }];
             }
             _ => self.refuse(format!(

@@ -63,7 +63,10 @@ fn the_names_and_kinds_stay() {
         waft_tls_handshakes_failed_total counter, waft_connection_seconds_total counter, waft_requests_total counter, waft_requests_malformed_total counter, \
         waft_requests_failed_total counter, waft_received_bytes_total counter, waft_sent_bytes_total counter, \
         waft_queued_bytes gauge, waft_queue_total_full_total counter, waft_target_requests_total counter, waft_target_retries_total counter, \
-        waft_target_connections_total counter, waft_target_failures_total counter, waft_outbound_under_way gauge, \
+        waft_target_connections_total counter, waft_target_failures_total counter, \
+        waft_worker_exchanges_total counter, waft_worker_packets_total counter, \
+        waft_worker_packets_malformed_total counter, waft_worker_packets_unknown_total counter, \
+        waft_workers_lost_total counter, waft_outbound_under_way gauge, \
         waft_outbound_calls_total counter, waft_outbound_failures_total counter, \
         waft_outbound_connections_total counter, waft_outbound_reuses_total counter, \
         waft_outbound_redirects_total counter, waft_outbound_lookups_total counter, \

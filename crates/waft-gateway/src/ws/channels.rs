@@ -159,7 +159,7 @@ pub(super) fn tell_gap(shard: &Rc<Shard>, key: Key, channel: &str, id: &str, out
     match &hold.target {
         ToTarget::OverHttp(link) => link.note_gap(channel, id),
         _ if notice.is_given() => {}
-        ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => {
+        ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => {
             debug!(channel, id, "Items of a WebSocket are missing, and nobody is told: its route has no gap_message.");
         }
     }

@@ -42,7 +42,7 @@ fn detach(shard: &Rc<Shard>, key: Key) {
                 link.session.borrow_mut().detach();
                 false
             }
-            ToTarget::Direct(_) => true,
+            ToTarget::Direct(_) | ToTarget::Worker(_) => true,
             ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => false,
         },
         _ => false,

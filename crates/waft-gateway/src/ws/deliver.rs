@@ -279,7 +279,9 @@ fn ask_again(shard: &Shard, key: Key) -> bool {
                 link.session.borrow_mut().refresh();
                 true
             }
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => false,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => {
+                false
+            }
         },
         _ => false,
     }

@@ -18,7 +18,7 @@ use waft_websocket::over_http::{Client as ClientEvent, Failure as LinkFailure, T
 
 use super::direct::{self, Connected};
 use super::over_http::{self, Link, Reply};
-use super::{ToTarget, WsHold, channels, feed, rearm, shared};
+use super::{ToTarget, WsHold, channels, feed, rearm, shared, worker};
 use crate::begin::attach;
 use crate::client::Client;
 use crate::exchange::{Exchange, fail, log, refuse};
@@ -82,6 +82,7 @@ pub(super) enum Way {
     OverHttp(Rc<Link>),
     /// The realm whose client it is.
     Realm(Box<RealmSocket>),
+    Worker(Rc<worker::Side>),
 }
 
 /// What a client sends while it waits for the answer to its handshake.
@@ -133,14 +134,16 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, exchange: Excha
             TargetAddress::Http { .. } | TargetAddress::Unix(_) => {
                 direct::open(shard, &client, &exchange, target, &mut early).await
             }
-            TargetAddress::ZhttpReq(_) => {
-                Opened::Failed(Failure::target(502, "WebSockets cannot be used with zhttpreq target"))
+            TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) if target.over_http => {
+                open_over_http(shard, &client, &exchange, number, target, &mut early).await
+            }
+            TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) => {
+                worker::open(shard, &client, &exchange, target, &mut early).await
             }
             TargetAddress::Dir(_) => Opened::Failed(Failure::request(404, "There is no WebSocket here.")),
             TargetAddress::Handler(_) => {
                 Opened::NotReached("a handler is the only target of its route, or is not used".to_owned())
             }
-            TargetAddress::Zhttp(_) => Opened::NotReached("this kind of target carries no WebSockets yet".to_owned()),
         };
         match opened {
             Opened::Accepted(acceptance) => {
@@ -314,7 +317,9 @@ fn limits(shard: &Shard, exchange: &Exchange, way: &Way) -> Arc<Limits> {
             let max = socket.frame_max();
             Limits { delivery: Delivery::Messages, frame_max: max, message_max: max }
         }
-        Way::Direct(_) => Limits { delivery: Delivery::Relay, frame_max: u64::MAX, message_max: u64::MAX },
+        Way::Direct(_) | Way::Worker(_) => {
+            Limits { delivery: Delivery::Relay, frame_max: u64::MAX, message_max: u64::MAX }
+        }
         Way::Echo(_) | Way::OverHttp(_) => {
             let max = exchange.settings.websocket.message_max;
             Limits { delivery: Delivery::Messages, frame_max: max, message_max: max }
@@ -369,6 +374,7 @@ fn accept(
         Way::Echo(_) => (ToTarget::Echo, Some(way)),
         Way::OverHttp(ref link) => (ToTarget::OverHttp(Rc::clone(link)), Some(way)),
         Way::Realm(socket) => (ToTarget::Realm(socket), None),
+        Way::Worker(ref side) => (ToTarget::Worker(Rc::clone(side)), Some(way)),
     };
     let steered = grip.is_some() || matches!(to_target, ToTarget::OverHttp(_));
     let uri = if steered { uri_of(&exchange.head, exchange.secure) } else { String::new() };
@@ -416,6 +422,10 @@ fn accept(
             target_key = direct::hold(shard, key, *connected);
         }
         Some(Way::OverHttp(_)) => over_http::pump(shard, key),
+        Some(Way::Worker(side)) => {
+            side.hold(key);
+            worker::on_worker(shard, key);
+        }
     }
     if shard.held.borrow().get(key).is_none() || !attach(shard, key, stream) {
         return;

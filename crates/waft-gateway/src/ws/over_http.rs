@@ -26,6 +26,7 @@ use crate::record::{response_head_size, shown_id};
 use crate::relay::{BodyError, ResponseBody};
 use crate::service::Request;
 use crate::shard::Shard;
+use crate::worker::{self, Unanswered};
 
 /// The way from one client to its target: the session, and what every request of it repeats.
 #[derive(Debug)]
@@ -187,6 +188,9 @@ impl Link {
             return self.own(shard, request);
         }
         shard.tally(&self.route, |traffic| traffic.target_sent.written(request));
+        if worker::is_worker(target) {
+            return self.by_worker(shard, target, request).await;
+        }
         let settings = shard.gateway.settings();
         let timeouts = &self.route.options.timeouts;
         let mut fresh = false;
@@ -256,6 +260,28 @@ impl Link {
             fields.push(name, value);
         }
         Ok(Reply { status: head.status(), reason: head.reason().to_owned(), fields, body })
+    }
+
+    /// Makes one request of a ZHTTP worker.
+    async fn by_worker(&self, shard: &Rc<Shard>, target: &Target, request: &[u8]) -> Result<Reply, Failure> {
+        let scheme = if self.secure { "https" } else { "http" };
+        let packet = worker::request_of(Bytes::copy_from_slice(request), scheme);
+        let timeouts = &self.route.options.timeouts;
+        let limits = (timeouts.connect, timeouts.response_head.or(timeouts.response_idle));
+        let (head, mut body) = worker::fetch(shard, target, packet, limits).await.map_err(|error| {
+            debug!(route = %self.route.id, ?error, "A worker did not answer WebSocket events.");
+            match error {
+                Unanswered::NotTaken(_) => Failure::NotReached,
+                _ => Failure::Broken { body_sent: true },
+            }
+        })?;
+        let read = read_body(shard, &mut body, self.body_max).await;
+        let body = read.map_err(|_cut_short| Failure::Broken { body_sent: true })?;
+        shard.tally(&self.route, |traffic| {
+            traffic.target_received.header_bytes += worker::size_of_head(&head);
+            traffic.target_received.content_bytes += body.len() as u64;
+        });
+        Ok(Reply { status: head.status, reason: head.reason, fields: head.fields, body })
     }
 
     /// Asks the demo, which is part of waft.
@@ -339,7 +365,7 @@ fn link_of(shard: &Shard, key: Key) -> Option<Rc<Link>> {
     match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) => match &hold.target {
             ToTarget::OverHttp(link) => Some(Rc::clone(link)),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => None,
         },
         _ => None,
     }

@@ -45,7 +45,7 @@ impl WsHold {
         let ping = self.ping_due().filter(|_| !self.close_sent);
         let request = match &self.target {
             ToTarget::OverHttp(link) => link.session.borrow().poll_timeout(),
-            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::Realm(_) | ToTarget::Worker(_) => None,
         };
         let schedule = self.schedule.as_deref();
         let keep_alive = schedule.and_then(|schedule| schedule.keep_alive.as_ref().map(|(_, _, due)| *due));

@@ -93,6 +93,7 @@ fn write_target(f: &mut fmt::Formatter<'_>, target: &Target) -> fmt::Result {
     }
     flag(f, "over_http", target.over_http)?;
     flag(f, "one_event", target.one_event)?;
+    flag(f, "connect", target.connect)?;
     optional(f, "ipc_file_mode", target.ipc_file_mode.map(|mode| format!("{mode:o}")).as_deref())?;
     for (name, path) in [("client_cert", &target.client_cert), ("client_key", &target.client_key)] {
         optional(f, name, path.as_ref().map(|path| path.to_string_lossy()).as_deref())?;

@@ -164,6 +164,7 @@ pub(super) fn target(section: &Section, notices: &mut Vec<String>) -> Result<Tar
         match name.as_str() {
             "client_cert" => target.client_cert = Some(filled("client_cert", value)?.into()),
             "client_key" => target.client_key = Some(filled("client_key", value)?.into()),
+            "connect" => target.connect = true,
             "host" => target.host = Some(filled("host", value)?),
             "insecure" => target.insecure = true,
             "ipc_file_mode" => {
