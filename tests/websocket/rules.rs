@@ -112,7 +112,7 @@ fn a_client_that_does_not_read_is_closed_with_1013_and_not_left_with_a_gap() {
     waft_only!("Pushpin drops without telling");
     let server = serve("[limits]\nqueue_items = 10\n");
     let mut client = open(&server, "");
-    client.set_receive_buffer(4096);
+    client.set_receive_buffer(65_536);
     for number in 0..200 {
         server.publish(json!([{ "channel": "test", "ws-message": { "content": format!("{number:060000}") } }]));
     }
