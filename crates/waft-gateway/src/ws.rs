@@ -256,11 +256,9 @@ impl WsHold {
     pub(crate) fn realm_socket(&mut self) -> Option<&mut RealmSocket> {
         match &mut self.target {
             ToTarget::Realm(socket) => Some(socket),
-            ToTarget::Direct(_)
-            | ToTarget::Echo
-            | ToTarget::Nowhere
-            | ToTarget::OverHttp(_)
-            | ToTarget::Worker(_) => None,
+            ToTarget::Direct(_) | ToTarget::Echo | ToTarget::Nowhere | ToTarget::OverHttp(_) | ToTarget::Worker(_) => {
+                None
+            }
         }
     }
 
