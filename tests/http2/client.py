@@ -151,8 +151,12 @@ def websocket(client, path, *texts):
                 opcode, payload, came = came[0] & 15, came[2 : 2 + came[1]], came[2 + came[1] :]
                 show(f"frame {opcode} {payload!r}")
                 if opcode == 8:
-                    client.connection.send_data(tunnel, frame(8, payload), end_stream=True)
-                    client.flush()
+                    try:
+                        client.connection.send_data(tunnel, frame(8, payload), end_stream=True)
+                        client.flush()
+                    except h2.exceptions.StreamClosedError:
+                        # The server has not waited for it.
+                        pass
         elif isinstance(event, h2.events.StreamEnded):
             return show("ended")
         elif isinstance(event, h2.events.StreamReset):
