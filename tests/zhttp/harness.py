@@ -364,6 +364,8 @@ class Worker:
         self.sockets = [self.pull, self.dealer, self.pub, self.rep]
         for one in self.sockets:
             one.linger = 0
+        # What is sent must not get lost on this side.
+        self.pub.sndhwm = 0
         self.dealer.identity = name.encode()
         if takes:
             self.pull.connect(server.ends[0])

@@ -384,6 +384,8 @@ impl Relaying<'_> {
                 FrontEvent::Body(piece) => {
                     unconfirmed += piece.len();
                     if !put(&mut frame, &piece, &mut out) {
+                        tracing::warn!("A response of a worker is longer than it said, and was cut.");
+                        self.write(&mut out, &mut unconfirmed).await;
                         return false;
                     }
                     if !matches!(frame, Framed::Bodiless(_)) {
