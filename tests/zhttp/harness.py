@@ -1,6 +1,7 @@
 """A server, its workers and its clients, and the registry of cases."""
 
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -148,10 +149,11 @@ command_spec=ipc://{self.path}/command
 
 
 def three_ports():
-    for _ in range(50):
-        port = free_port()
+    for _ in range(200):
+        # Below the ports that the system gives out by itself.
+        port = random.randrange(22_000, 32_000)
         try:
-            for other in (port + 1, port + 2):
+            for other in (port, port + 1, port + 2):
                 with socket.socket() as listener:
                     listener.bind(("127.0.0.1", other))
         except OSError:
