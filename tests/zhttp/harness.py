@@ -150,8 +150,8 @@ command_spec=ipc://{self.path}/command
 
 def three_ports():
     for _ in range(200):
-        # Below the ports that the system gives out by itself.
-        port = random.randrange(22_000, 32_000)
+        # Between the ports of other tests and those that the system gives out by itself.
+        port = random.randrange(30_000, 32_700)
         try:
             for other in (port, port + 1, port + 2):
                 with socket.socket() as listener:
