@@ -85,14 +85,16 @@ pub(crate) fn run(configuration: &Configuration) -> Result<ExitCode> {
     }
     // Removed when everything has ended.
     let _pid_file = pid_file.map(PidFile::write).transpose()?;
-    info!(version = env!("CARGO_PKG_VERSION"), shards, "waft is ready");
-    (configuration.ready)();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
+        // Whoever was told that waft is ready may send signals and change files.
         let mut signals = Signals::new()?;
+        let watch = Watch::new(files(&plan, configuration), tls.directories())?;
+        info!(version = env!("CARGO_PKG_VERSION"), shards, "waft is ready");
+        (configuration.ready)();
         let running_gateway =
             Running { gateway: &gateway, control: &control, tls: &tls, configuration, log: &log, access };
-        attend(&running_gateway, plan, &mut signals, panics).await?;
+        attend(&running_gateway, plan, &mut signals, watch, panics).await?;
         drain(&gateway, running, &mut signals).await
     });
     if let Some(webhooks) = webhooks {
@@ -109,21 +111,35 @@ fn open_access_log(plan: &Plan) -> Result<Option<Arc<AccessLog>>> {
     Ok(Some(Arc::new(log)))
 }
 
-/// The signals that end the process.
+/// The signals that the process acts on.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for the order to read everything again (true) or to end (false).
+    async fn hangup_or_end(&mut self) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+            _ = self.hangup.recv() => true,
         }
     }
 }
@@ -263,15 +279,17 @@ async fn attend(
     running: &Running<'_>,
     mut plan: Plan,
     signals: &mut Signals,
+    mut watch: Watch,
     mut panics: mpsc::Receiver<()>,
 ) -> Result<()> {
     /// How long a changed file may still be being written.
     const SETTLE: Duration = Duration::from_millis(200);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut watch = Watch::new(files(&plan, running.configuration), running.tls.directories())?;
     loop {
         tokio::select! {
-            _ = hangup.recv() => {
+            again = signals.hangup_or_end() => {
+                if !again {
+                    return Ok(());
+                }
                 if let Err(error) = running.log.reopen() {
                     error!(%error, "The log file could not be opened again; the old one is still written.");
                 }
@@ -283,7 +301,6 @@ async fn attend(
                 tokio::time::sleep(SETTLE).await;
                 watch.forget();
             }
-            () = signals.end() => return Ok(()),
             Some(()) = panics.recv() => {
                 // Its listeners would be missed for ever; whoever started the process starts it again.
                 running.gateway.stop();
