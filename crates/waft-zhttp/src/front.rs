@@ -328,8 +328,11 @@ impl Front {
 
     /// Ends the exchange from this side.
     fn fail_with(&mut self, now: Instant, event: FrontEvent) {
-        self.cancel(now);
-        self.events.push_back(event);
+        // Nothing is told behind the end.
+        if !self.over {
+            self.cancel(now);
+            self.events.push_back(event);
+        }
     }
 
     /// Puts a packet up for the worker, if it is known where that is.

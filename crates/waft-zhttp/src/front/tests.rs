@@ -112,6 +112,17 @@ fn what_breaks_the_rules_ends_the_exchange_and_is_cancelled() {
 }
 
 #[test]
+fn nothing_is_told_behind_the_end() {
+    let (now, mut front, _) = start(Interface::Stream, false);
+    front.unreadable(now);
+    front.unreadable(now);
+    front.undeliverable(&"w".into());
+    front.receive(now, Some(0), head(200, "late", false));
+    assert_eq!(front.handle_timeout(now + Duration::from_secs(99)), None);
+    assert_eq!(events(&mut front), [FrontEvent::Failed(Failure::Unreadable)]);
+}
+
+#[test]
 fn an_end_by_the_worker_is_believed_whatever_its_number() {
     for (packet, expected) in [
         (of(Kind::Cancel), Failure::Cancelled),
