@@ -2,6 +2,7 @@
 
 mod items;
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -92,22 +93,7 @@ fn publish(gateway: &Gateway, request: &Request<'_>, place: &Place<'_>) -> Answe
 
 /// One segment of a path as it is meant. What is not UTF-8 then cannot be a channel, and is refused as one.
 fn percent_decoded(segment: &str) -> String {
-    let mut out = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let pair = after.get(..2).filter(|_| *byte == b'%').and_then(|pair| std::str::from_utf8(pair).ok());
-        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(meant) => {
-                out.push(meant);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_default()
+    percent_encoding::percent_decode_str(segment).decode_utf8().map(Cow::into_owned).unwrap_or_default()
 }
 
 fn now_unix_s() -> u64 {

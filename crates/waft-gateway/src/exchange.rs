@@ -486,17 +486,7 @@ async fn attempt(
     target: &Target,
     connection: &mut TargetConnection,
 ) -> Result<Answered, AttemptError> {
-    let outgoing = Outgoing {
-        head: &exchange.head,
-        route: &exchange.route,
-        target,
-        forward: &exchange.settings.forward,
-        peer: &exchange.peer,
-        secure: exchange.secure,
-        trusted: exchange.trusted,
-        signature: sign(shard, exchange),
-        last: &exchange.last,
-    };
+    let outgoing = Outgoing { signature: sign(shard, exchange), last: &exchange.last, ..exchange.outgoing(target) };
     let grip = outgoing.is_grip();
     let mut out = Vec::with_capacity(1024);
     outgoing.write(&mut out);
@@ -599,6 +589,23 @@ async fn attempt(
         target_reusable: ended.complete && !uploading && framing != Framing::UntilClose && head.keep_alive(),
         cut_short: !ended.complete,
     }))
+}
+
+impl Exchange {
+    /// What its request to a target is made from, without signature and positions.
+    pub(crate) fn outgoing<'a>(&'a self, target: &'a Target) -> Outgoing<'a> {
+        Outgoing {
+            head: &self.head,
+            route: &self.route,
+            target,
+            forward: &self.settings.forward,
+            peer: &self.peer,
+            secure: self.secure,
+            trusted: self.trusted,
+            signature: None,
+            last: &[],
+        }
+    }
 }
 
 /// The signature of a request to a target, where it is to have one.

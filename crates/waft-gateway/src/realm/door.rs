@@ -1,5 +1,6 @@
 //! What a request of a realm's client asks for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -285,22 +286,7 @@ pub(super) fn position(text: &str) -> Option<Position> {
 
 /// A part of a path as it is meant.
 pub(super) fn percent_decoded(path: &str) -> String {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let pair = after.get(..2).filter(|_| *byte == b'%').and_then(|pair| str::from_utf8(pair).ok());
-        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(meant) => {
-                out.push(meant);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_default()
+    percent_encoding::percent_decode_str(path).decode_utf8().map(Cow::into_owned).unwrap_or_default()
 }
 
 /// What a client may publish in a time.

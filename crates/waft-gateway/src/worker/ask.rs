@@ -116,17 +116,7 @@ pub(crate) async fn ask(
 
 /// The packet of a request, and whether GRIP is spoken with the worker.
 fn request(shard: &Shard, exchange: &Exchange, target: &Target, first: Bytes) -> (Packet, bool) {
-    let outgoing = Outgoing {
-        head: &exchange.head,
-        route: &exchange.route,
-        target,
-        forward: &exchange.settings.forward,
-        peer: &exchange.peer,
-        secure: exchange.secure,
-        trusted: exchange.trusted,
-        signature: sign(shard, exchange),
-        last: &exchange.last,
-    };
+    let outgoing = Outgoing { signature: sign(shard, exchange), last: &exchange.last, ..exchange.outgoing(target) };
     let mut packet = of_exchange(exchange, &outgoing);
     shard.tally(&exchange.route, |traffic| {
         let fields = packet.headers.iter().map(|(name, value)| name.len() + value.len());

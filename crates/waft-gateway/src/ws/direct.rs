@@ -16,13 +16,12 @@ use waft_websocket::handshake::{check_answer, client_key};
 use waft_websocket::negotiate::{self, Offer, Params};
 use waft_websocket::over_http::Kind;
 
-use super::handshake::{Acceptance, Early, Opened, Way, offers_grip, relayed_extensions};
+use super::handshake::{Acceptance, Opened, Way, offers_grip, relayed_extensions};
 use super::over_http::{Reply, is_dropped};
 use super::{After, Out, ToTarget, finish, from_target, mark_closed, shared, tally_from_target};
 use crate::begin::attach;
-use crate::client::Client;
 use crate::exchange::Exchange;
-use crate::forward::{Outgoing, proved_name};
+use crate::forward::proved_name;
 use crate::hold::{self, Hold};
 use crate::pool;
 use crate::record::response_head_size;
@@ -61,21 +60,7 @@ fn is_dropped_here(name: &str) -> bool {
 }
 
 /// Asks a target for a WebSocket.
-pub(super) async fn open(
-    shard: &Rc<Shard>,
-    client: &Client,
-    exchange: &Exchange,
-    target: &Target,
-    early: &mut Early,
-) -> Opened {
-    tokio::select! {
-        biased;
-        opened = ask(shard, exchange, target) => opened,
-        () = early.gone(&client.stream) => Opened::ClientGone,
-    }
-}
-
-async fn ask(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened {
+pub(super) async fn open(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened {
     let timeouts = &exchange.route.options.timeouts;
     shard.metrics.target_requests.add(1);
     let name = proved_name(target, &exchange.route, &exchange.head);
@@ -104,17 +89,7 @@ async fn ask(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened 
 }
 
 fn request(shard: &Shard, exchange: &Exchange, target: &Target, key: &[u8]) -> Vec<u8> {
-    let outgoing = Outgoing {
-        head: &exchange.head,
-        route: &exchange.route,
-        target,
-        forward: &exchange.settings.forward,
-        peer: &exchange.peer,
-        secure: exchange.secure,
-        trusted: exchange.trusted,
-        signature: None,
-        last: &[],
-    };
+    let outgoing = exchange.outgoing(target);
     let mut out = Vec::with_capacity(1024);
     let mut writer = HeadWriter::new(&mut out);
     writer.request_line("GET", &outgoing.path());

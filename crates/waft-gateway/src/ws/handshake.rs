@@ -111,6 +111,15 @@ impl Early {
             }
         }
     }
+
+    /// What comes of asking a target, unless the client goes before it is known.
+    async fn unless_gone(&mut self, stream: &Stream, asked: impl Future<Output = Opened>) -> Opened {
+        tokio::select! {
+            biased;
+            opened = asked => opened,
+            () = self.gone(stream) => Opened::ClientGone,
+        }
+    }
 }
 
 /// Serves a request for a WebSocket.
@@ -132,13 +141,13 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, exchange: Excha
                 open_over_http(shard, &client, &exchange, number, target, &mut early).await
             }
             TargetAddress::Http { .. } | TargetAddress::Unix(_) => {
-                direct::open(shard, &client, &exchange, target, &mut early).await
+                early.unless_gone(&client.stream, direct::open(shard, &exchange, target)).await
             }
             TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) if target.over_http => {
                 open_over_http(shard, &client, &exchange, number, target, &mut early).await
             }
             TargetAddress::Zhttp(_) | TargetAddress::ZhttpReq(_) => {
-                worker::open(shard, &client, &exchange, target, &mut early).await
+                early.unless_gone(&client.stream, worker::open(shard, &exchange, target)).await
             }
             TargetAddress::Dir(_) => Opened::Failed(Failure::request(404, "There is no WebSocket here.")),
             TargetAddress::Handler(_) => {

@@ -19,7 +19,7 @@ use waft_websocket::over_http::{Client, DropReason, Failure, Options, RequestPla
 
 use super::{After, Out, TRY_AGAIN_LATER, ToTarget, fail, from_target, mark_closed, rearm, resume};
 use crate::exchange::Exchange;
-use crate::forward::{Outgoing, begins_with, proved_host};
+use crate::forward::{begins_with, proved_host};
 use crate::hold::Hold;
 use crate::pool::{ConnectError, TargetConnection};
 use crate::record::{response_head_size, shown_id};
@@ -79,17 +79,7 @@ impl Link {
         let message_max = usize::try_from(exchange.settings.websocket.message_max).unwrap_or(usize::MAX);
         let body_max = Options::default().body_max.saturating_add(message_max);
         let options = Options { one_event: target.one_event, body_max, ..Options::default() };
-        let outgoing = Outgoing {
-            head: &exchange.head,
-            route: &exchange.route,
-            target,
-            forward: &exchange.settings.forward,
-            peer: &exchange.peer,
-            secure: exchange.secure,
-            trusted: exchange.trusted,
-            signature: None,
-            last: &[],
-        };
+        let outgoing = exchange.outgoing(target);
         let grip = outgoing.is_grip();
         let mut head = Vec::with_capacity(512);
         let mut writer = HeadWriter::new(&mut head);

@@ -17,12 +17,10 @@ use waft_websocket::frame::Opcode;
 use waft_websocket::over_http::Kind;
 use waft_zhttp::{Failure as WorkerFailure, FrontEvent, Interface, Kind as PacketKind, Rejection};
 
-use super::handshake::{Acceptance, Early, Opened, Way, offers_grip, relayed_extensions};
+use super::handshake::{Acceptance, Opened, Way, offers_grip, relayed_extensions};
 use super::over_http::Reply;
 use super::{After, Out, ToTarget, WINDOW, fail, finish, from_target, mark_closed, resume, tally_from_target};
-use crate::client::Client;
 use crate::exchange::{AttemptError, Exchange, sign};
-use crate::forward::Outgoing;
 use crate::hold::Hold;
 use crate::respond::Failure;
 use crate::settings::WorkerRole;
@@ -82,21 +80,7 @@ impl ToWorker {
 }
 
 /// Asks the workers of a target for a WebSocket.
-pub(super) async fn open(
-    shard: &Rc<Shard>,
-    client: &Client,
-    exchange: &Exchange,
-    target: &Target,
-    early: &mut Early,
-) -> Opened {
-    tokio::select! {
-        biased;
-        opened = ask(shard, exchange, target) => opened,
-        () = early.gone(&client.stream) => Opened::ClientGone,
-    }
-}
-
-async fn ask(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened {
+pub(super) async fn open(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened {
     let Some(service) = shard.gateway.workers.service(target) else {
         return Opened::NotReached("its sockets are not open".to_owned());
     };
@@ -110,17 +94,7 @@ async fn ask(shard: &Rc<Shard>, exchange: &Exchange, target: &Target) -> Opened 
             }
         };
     }
-    let outgoing = Outgoing {
-        head: &exchange.head,
-        route: &exchange.route,
-        target,
-        forward: &exchange.settings.forward,
-        peer: &exchange.peer,
-        secure: exchange.secure,
-        trusted: exchange.trusted,
-        signature: None,
-        last: &[],
-    };
+    let outgoing = exchange.outgoing(target);
     let mut fields = Vec::new();
     if outgoing.is_grip() || (exchange.trusted && offers_grip(&exchange.head)) {
         fields.push(("Sec-WebSocket-Extensions", "grip".to_owned()));

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use waft_http1::{HeadWriter, is_hop_by_hop};
 
 use super::body::RequestBody;
@@ -144,8 +143,10 @@ fn added_fields(call: &Call) -> impl Iterator<Item = (&'static str, String)> {
     let accept = (!has("accept") && !call.target.scheme.is_websocket()).then(|| ("Accept", "*/*".to_owned()));
     let encoding = call.decode.then(|| ("Accept-Encoding", ACCEPT_ENCODING.to_owned()));
     let userinfo = call.target.userinfo.as_ref().filter(|_| !has("authorization"));
-    let authorization =
-        userinfo.map(|userinfo| ("Authorization", format!("Basic {}", STANDARD.encode(percent_decoded(userinfo)))));
+    let authorization = userinfo.map(|userinfo| {
+        let decoded: Vec<u8> = percent_encoding::percent_decode_str(userinfo).collect();
+        ("Authorization", format!("Basic {}", STANDARD.encode(decoded)))
+    });
     accept.into_iter().chain(encoding).chain(authorization)
 }
 
@@ -158,25 +159,6 @@ fn content_length(method: &str, body: &RequestBody) -> Option<u64> {
         RequestBody::Whole(body) => Some(body.len() as u64),
         RequestBody::Stream(_, length) => *length,
     }
-}
-
-fn percent_decoded(text: &str) -> Bytes {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|_| first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                decoded.push(first);
-                rest = after;
-            }
-        }
-    }
-    decoded.into()
 }
 
 fn is_token_byte(byte: u8) -> bool {
