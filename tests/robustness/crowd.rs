@@ -21,11 +21,19 @@ fn serve() -> (Target, Server) {
     (target, server)
 }
 
+/// Requests under way at a time.
+const WAVE: usize = 200;
+
+/// Connections to the target that may stay open for a while: each shard keeps as many as a wave needed of it.
+fn pooled() -> usize {
+    WAVE * std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Connects all, with some requests under way at a time as a crowd has.
 fn gather(server: &Server, count: usize) -> Vec<Connection> {
     let mut clients = Vec::with_capacity(count);
     while clients.len() < count {
-        let many = 200.min(count - clients.len());
+        let many = WAVE.min(count - clients.len());
         let mut wave: Vec<_> = (0..many).map(|_| server.get("/stream")).collect();
         for client in &mut wave {
             client.expect_head(200);
@@ -43,7 +51,7 @@ fn a_crowd_is_held_served_and_forgotten_and_comes_back() {
     let crowd = crowd_size();
     let idle = descriptors(server.id());
     drop(gather(&server, 500));
-    wait_until_forgotten(&server, idle + 200);
+    wait_until_forgotten(&server, idle + pooled());
     let before = server.resident_bytes();
     let mut clients = gather(&server, crowd);
     let held = server.resident_bytes();
@@ -55,7 +63,7 @@ fn a_crowd_is_held_served_and_forgotten_and_comes_back() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(15), "{crowd} deliveries took {took:?}");
     drop(clients);
-    wait_until_forgotten(&server, idle + 200);
+    wait_until_forgotten(&server, idle + pooled());
     let growth = held.saturating_sub(before) / crowd as u64;
     assert!(growth < 8_192, "{growth} bytes a hold");
     // What the crowd cost is given back in the seconds after it has left. The allocator of this build, which is not

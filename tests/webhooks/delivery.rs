@@ -32,7 +32,7 @@ fn a_delivery_that_fails_is_tried_again_with_the_same_id_and_body() {
         assert_eq!(request.body, br#"{"n":1}"#);
     }
     hooks.wait_for(&id, "delivered");
-    let attempts = hooks.attempts(&id);
+    let attempts = hooks.attempts(&id, 3);
     let statuses: Vec<&Value> = attempts.iter().map(|attempt| &attempt["status"]).collect();
     assert_eq!(statuses, [&json!(500), &json!(302), &json!(200)]);
     assert_eq!(attempts[0]["answer"], json!("broken: [redacted]"));

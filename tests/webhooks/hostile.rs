@@ -69,7 +69,7 @@ fn every_try_is_judged_and_redirects_lead_nowhere() {
     hooks.endpoint(&format!("http://{}/", target.address()), json!({ "types": ["redirect"] }));
     let id = hooks.send("redirect", json!(1));
     hooks.wait_for(&id, "dead");
-    assert_eq!((inner.request_count(), hooks.attempts(&id)[0]["status"].as_u64()), (0, Some(307)));
+    assert_eq!((inner.request_count(), hooks.attempts(&id, 1)[0]["status"].as_u64()), (0, Some(307)));
     hooks.endpoint(&format!("http://{}/", inner.address()), json!({ "types": ["later"], "disabled": true }));
     let later = hooks.send("later", json!(2));
     drop(hooks);
@@ -85,7 +85,7 @@ fn every_try_is_judged_and_redirects_lead_nowhere() {
     assert_eq!(hooks.statuses(&later), ["pending"]);
     let id = hooks.send("redirect", json!(3));
     hooks.wait_for(&id, "dead");
-    let attempts = hooks.attempts(&id);
+    let attempts = hooks.attempts(&id, 1);
     let error = attempts[0]["error"].as_str().unwrap();
     assert!(["egress-address-refused", "egress-port-refused"].contains(&error), "{error}");
     assert_eq!((target.request_count(), inner.request_count()), (1, 0));

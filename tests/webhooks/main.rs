@@ -118,7 +118,12 @@ impl Hooks {
         eventually(&format!("{id} {status}"), || self.statuses(id).iter().all(|one| one == status).then_some(()));
     }
 
-    fn attempts(&self, id: &str) -> Vec<Value> {
-        self.must("GET", &format!("messages/{id}/attempts"), &Value::Null)["attempts"].as_array().unwrap().clone()
+    /// The tries of a message, once there are `count`: a try is listed when it is on disk, which is a moment after its
+    /// outcome is known.
+    fn attempts(&self, id: &str, count: usize) -> Vec<Value> {
+        eventually(&format!("{count} tries of {id}"), || {
+            let answer = self.must("GET", &format!("messages/{id}/attempts"), &Value::Null);
+            Some(answer["attempts"].as_array().unwrap().clone()).filter(|attempts| attempts.len() >= count)
+        })
     }
 }

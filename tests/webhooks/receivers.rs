@@ -31,7 +31,7 @@ fn the_library_of_standard_webhooks_verifies_what_it_gets() {
     receiver.wait_for_output(&format!("received {id}"), 1);
     hooks.wait_for(&id, "delivered");
     assert!(!receiver.output().contains("refused"));
-    let attempts = hooks.attempts(&id);
+    let attempts = hooks.attempts(&id, 1);
     assert_eq!((attempts.len(), &attempts[0]["status"]), (1, &json!(204)));
 }
 
