@@ -71,6 +71,22 @@ fn memory_for_clients_that_never_read_is_bounded() {
 }
 
 #[test]
+fn a_client_that_stops_reading_an_ordinary_response_gives_its_target_back() {
+    waft_only!("Pushpin waits for such clients for ever");
+    let target = Target::start(|_request| Reply::text("x".repeat(32 << 20)));
+    let server = Server::start(Setup::native(format!(
+        "[server]\nlisten = [\"FRONT\"]\n[control]\nlisten = [\"CONTROL\"]\n\
+         [limits]\nwrite_stall_timeout = \"1s\"\n\
+         [[route]]\nhost = \"*\"\ntargets = [\"{}\"]\n",
+        target.address()
+    )));
+    let stuck = server.get("/large");
+    stuck.set_receive_buffer(4_096);
+    eventually("the client is cut off", || (server.metric("waft_slow_disconnects_total") == Some(1.0)).then_some(()));
+    drop(stuck);
+}
+
+#[test]
 fn a_slow_reader_gets_every_item_it_was_promised_in_order() {
     let (_target, server) = serve();
     let mut slow = server.get("/stream");

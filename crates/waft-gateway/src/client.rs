@@ -65,7 +65,7 @@ impl Client {
         let keep = reusable && head.keep_alive() && !shard.is_draining();
         let out = respond::own(to_head, head.version(), answer, keep);
         shard.metrics.bytes_sent.add(out.len() as u64);
-        self.stream.write_all(&out).await.is_ok() && keep
+        shard.write(&self.stream, &[&out]).await.is_ok() && keep
     }
 
     /// Closes the connection, so that the client gets everything that was written to it.

@@ -210,7 +210,7 @@ impl Out<'_> {
         if !self.exchange.head.is_head() {
             out.extend_from_slice(&body);
         }
-        match self.stream.write_all(&out).await {
+        match self.shard.write(self.stream, &[&out]).await {
             Ok(()) => self.sent(status, body.len() as u64, true),
             Err(_) => Served::Gone,
         }
@@ -226,7 +226,7 @@ impl Out<'_> {
             }
             Prepared::Head { status: 304, fields } => {
                 let out = self.head(304, fields, Frame::None);
-                match self.stream.write_all(&out).await {
+                match self.shard.write(self.stream, &[&out]).await {
                     Ok(()) => self.sent(304, 0, true),
                     Err(_) => Served::Gone,
                 }
@@ -253,14 +253,14 @@ impl Out<'_> {
         first: Vec<u8>,
     ) -> Served {
         if self.exchange.head.is_head() {
-            return match self.stream.write_all(&head).await {
+            return match self.shard.write(self.stream, &[&head]).await {
                 Ok(()) => self.sent(status, 0, true),
                 Err(_) => Served::Gone,
             };
         }
         let mut left = length - (first.len() as u64).min(length);
         from += first.len() as u64;
-        if self.stream.write_parts(&[&head, &first]).await.is_err() {
+        if self.shard.write(self.stream, &[&head, &first]).await.is_err() {
             return Served::Gone;
         }
         let file = Arc::new(file);
@@ -274,7 +274,7 @@ impl Out<'_> {
                     continue;
                 }
             };
-            if self.stream.write_all(&bytes).await.is_err() {
+            if self.shard.write(self.stream, &[&bytes]).await.is_err() {
                 return Served::Gone;
             }
             from += bytes.len() as u64;

@@ -76,9 +76,9 @@ async fn relay(response: &mut Response<'_>, bytes: &mut u64) -> io::Result<()> {
             *bytes += data.len() as u64;
             if data.len() > GATHERED {
                 if *chunked {
-                    to.write_parts(&[out, chunk_header(data.len()).as_bytes(), data, b"\r\n"]).await?;
+                    shard.write(to, &[out, chunk_header(data.len()).as_bytes(), data, b"\r\n"]).await?;
                 } else {
-                    to.write_parts(&[out, data]).await?;
+                    shard.write(to, &[out, data]).await?;
                 }
                 out.clear();
             } else {
@@ -91,7 +91,7 @@ async fn relay(response: &mut Response<'_>, bytes: &mut u64) -> io::Result<()> {
             out.extend_from_slice(LAST_CHUNK);
         }
         if !out.is_empty() {
-            to.write_all(out).await?;
+            shard.write(to, &[out]).await?;
             out.clear();
         }
         if done {

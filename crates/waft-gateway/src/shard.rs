@@ -236,6 +236,17 @@ impl Shard {
         }
     }
 
+    /// Writes to a client, who may pause for as long as clients may that are held.
+    pub(crate) async fn write(&self, to: &Stream, parts: &[&[u8]]) -> io::Result<()> {
+        let patience = self.gateway.settings().limits.write_stall_timeout;
+        let written = to.write_parts_within(parts, patience).await;
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.metrics.slow_disconnects.add(1);
+            debug!("A client took nothing of its response for too long and was cut off.");
+        }
+        written
+    }
+
     /// Starts the task of a connection.
     pub(crate) fn serve(self: &Rc<Self>, client: Client) {
         spawn_local(client::serve(Rc::clone(self), client));

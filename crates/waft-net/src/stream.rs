@@ -211,6 +211,14 @@ impl Stream {
     /// # Errors
     /// As [`Stream::write_all`].
     pub async fn write_parts(&self, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_parts_within(parts, Duration::MAX).await
+    }
+
+    /// As [`Stream::write_parts`], with a peer that may pause for `patience` and no longer.
+    ///
+    /// # Errors
+    /// As [`Stream::write_all`]; `TimedOut` when the peer took nothing for so long.
+    pub async fn write_parts_within(&self, parts: &[&[u8]], patience: Duration) -> io::Result<()> {
         let mut skip = 0;
         let total: usize = parts.iter().map(|part| part.len()).sum();
         while skip < total {
@@ -227,21 +235,17 @@ impl Stream {
                     count += 1;
                 }
             }
-            let taken = poll_fn(|cx| self.poll_write(cx, slices.get(..count).unwrap_or_default())).await?;
+            let writing = poll_fn(|cx| self.poll_write(cx, slices.get(..count).unwrap_or_default()));
+            let taken = in_time(writing, patience).await?;
             if taken == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             skip += taken;
         }
-        self.flush().await
-    }
-
-    /// Hands what TLS still keeps to the kernel; nothing to do for plain connections.
-    async fn flush(&self) -> io::Result<()> {
-        if !matches!(&*self.inner.borrow(), Inner::Tls(..)) {
-            return Ok(());
+        if matches!(&*self.inner.borrow(), Inner::Tls(..)) {
+            in_time(poll_fn(|cx| self.poll_flush(cx)), patience).await?;
         }
-        poll_fn(|cx| self.poll_flush(cx)).await
+        Ok(())
     }
 
     /// Waits until what was written is with the kernel, or in the pipe.
@@ -461,6 +465,18 @@ fn or_would_block(polled: Poll<io::Result<usize>>) -> io::Result<usize> {
         Poll::Ready(result) => result,
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
+}
+
+/// Awaits one step of writing. The time is only looked at if the step has to wait.
+async fn in_time<T>(step: impl Future<Output = io::Result<T>>, patience: Duration) -> io::Result<T> {
+    let mut step = pin!(step);
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(step.as_mut().poll(cx))).await {
+        return done;
+    }
+    if patience == Duration::MAX {
+        return step.await;
+    }
+    tokio::time::timeout(patience, step).await.unwrap_or_else(|_late| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn or_pending<T>(result: io::Result<T>) -> Poll<io::Result<T>> {

@@ -32,9 +32,6 @@ use crate::shard::Shard;
 /// How long a wait without a limit may last.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Bytes written at once: so many the client has to take within the time limit of stalled clients.
-const WRITTEN_AT_ONCE: usize = 64 << 10;
-
 /// How long nothing may be sent on a connection before it ends, when the shard is to end.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
 
@@ -363,24 +360,22 @@ impl Talk {
 
     /// Writes to the client, until it is broken, takes nothing for too long, or is to end.
     pub(super) async fn write(&self, shard: &Shard, bytes: &Bytes) -> bool {
-        let limit = shard.gateway.settings().limits.write_stall_timeout;
-        for piece in bytes.chunks(WRITTEN_AT_ONCE) {
-            let ended = async {
-                loop {
-                    self.contact.inbox.arrived().await;
-                    if self.contact.inbox.is_ended() {
-                        return;
-                    }
+        let ended = async {
+            loop {
+                self.contact.inbox.arrived().await;
+                if self.contact.inbox.is_ended() {
+                    return;
                 }
-            };
-            let written = tokio::select! {
-                biased;
-                written = tokio::time::timeout(limit, self.client.stream.write_all(piece)) => written,
-                () = ended => return false,
-            };
-            if !matches!(written, Ok(Ok(()))) {
-                return false;
             }
+        };
+        let parts = [&**bytes];
+        let written = tokio::select! {
+            biased;
+            written = shard.write(&self.client.stream, &parts) => written,
+            () = ended => return false,
+        };
+        if written.is_err() {
+            return false;
         }
         shard.metrics.bytes_sent.add(bytes.len() as u64);
         true

@@ -403,7 +403,7 @@ impl Relaying<'_> {
     }
 
     async fn write(&self, out: &mut Vec<u8>, unconfirmed: &mut usize) -> bool {
-        if !out.is_empty() && self.to.write_all(out).await.is_err() {
+        if !out.is_empty() && self.shard.write(self.to, &[out]).await.is_err() {
             return false;
         }
         out.clear();
