@@ -16,6 +16,8 @@ mod egress;
 mod hostile;
 mod queue;
 mod receivers;
+mod tls;
+mod zhttp;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

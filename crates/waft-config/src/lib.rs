@@ -45,7 +45,7 @@ pub use reference::{print_defaults, to_toml};
 pub use route::{Defaults, HeaderLine, HeaderMatch, PathPattern, QueryMatch, RouteEntry};
 pub use settings::{
     Control, Forward, Grip, Limits, Log, Logging, Metrics, Mongrel2, Outbound, Server, SockJs, Stats, WebSocket,
-    WebhookApp, WebhookEndpoint, Webhooks, Workers, Zmq,
+    WebhookApp, WebhookEndpoint, WebhookTls, Webhooks, Workers, Zmq,
 };
 pub use target::TargetEntry;
 pub use value::{

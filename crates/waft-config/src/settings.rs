@@ -339,6 +339,8 @@ section! {
         body_max: ByteSize = ByteSize(256 << 10);
         /// Endpoints must be reached by TLS.
         https_only: bool = false;
+        /// Endpoints may say that any certificate will do (`tls.insecure`). For tests.
+        allow_insecure: bool = false;
         /// What the address policy lets through beyond public addresses: `HOST`, `HOST:PORT`, `CIDR` or `CIDR:PORT`.
         allow: Vec<String> = Vec::new();
         /// Names and addresses that it refuses beyond: `10.1.*`, `*.example.com`.
@@ -371,6 +373,9 @@ pub struct WebhookEndpoint {
     pub app: String,
     /// Where it is.
     pub url: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
     /// Secrets, the newest first.
     pub secrets: Vec<String>,
     /// Event types it wants. Empty: all.
@@ -398,6 +403,29 @@ pub struct WebhookEndpoint {
     /// Nothing is delivered; what waits, waits on.
     #[serde(default)]
     pub disabled: bool,
+    /// TLS towards it.
+    #[serde(default)]
+    pub tls: WebhookTls,
+}
+
+/// TLS towards an endpoint of the configuration. All texts are PEM.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookTls {
+    /// Any certificate will do, if `webhooks.allow_insecure` is set.
+    pub insecure: bool,
+    /// Authorities that have signed its certificate, instead of those of the system.
+    pub ca: Option<String>,
+    /// A certificate to present, with its chain.
+    pub certificate: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+}
+
+impl std::fmt::Debug for WebhookTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookTls").field("insecure", &self.insecure).field("ca", &self.ca).finish_non_exhaustive()
+    }
 }
 
 fn default_app() -> String {

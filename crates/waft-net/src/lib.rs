@@ -42,6 +42,6 @@ pub use rustls::ClientConfig;
 pub use stream::{PeerAddr, Socket, Stream};
 pub use tls::{
     CertificateProblem, Certificates, ClientAuth, ClientIdentity, Shown, TlsAcceptError, TlsAcceptor, TlsConnectError,
-    TlsError, client_config,
+    TlsError, Trust, client_config, client_config_trusting,
 };
 pub use watch::{Happened, Watch};

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use self::certificates::{CertificateProblem, Certificates};
-pub use self::client::{ClientIdentity, client_config};
+pub use self::client::{ClientIdentity, Trust, client_config, client_config_trusting};
 pub use self::refusal::TlsConnectError;
 pub(crate) use self::server::is_plain_http;
 pub use self::server::{ClientAuth, Shown, TlsAcceptError, TlsAcceptor};
@@ -36,11 +36,14 @@ pub enum TlsError {
     /// What is to be shown to servers cannot be read as PEM.
     #[error("the client {part} cannot be read: {error}; it must be PEM")]
     ClientCertificate {
-        /// `certificate` or `key`.
+        /// `certificate`, `key` or `authority`.
         part: &'static str,
         /// What reading it said.
         error: rustls::pki_types::pem::Error,
     },
+    /// No authority to trust.
+    #[error("there is no certificate of an authority; give at least one in PEM")]
+    NoAuthority,
     /// A file cannot be read as PEM.
     #[error("cannot read {path}: {error}; it must be a PEM file")]
     File {

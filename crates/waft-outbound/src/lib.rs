@@ -32,7 +32,9 @@ mod resolve;
 pub mod target;
 pub mod zurl;
 
-pub use client::{Answer, BodySource, Call, Client, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket};
+pub use client::{
+    Answer, BodySource, Call, Client, Redirects, Replay, RequestBody, Response, ResponseBody, WebSocket, check_tls,
+};
 pub use error::CallError;
 pub use limits::Limits;
 pub use metrics::{Metrics, Sample};

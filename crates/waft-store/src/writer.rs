@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::error;
 
@@ -14,6 +14,9 @@ const WRITE_MAX: usize = 4 << 20;
 
 /// How long records that nobody waits for may be on their way to the disk. They survive the end of the process at once.
 const LAZY_SYNC: Duration = Duration::from_secs(1);
+
+/// How long after a commit the next one may wait for those who were answered: half of what a sync takes, within these.
+const PATIENCE: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
 
 /// A record on its way to the log.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<Entry>,
+    /// Those among them that somebody waits for.
+    durable: usize,
     queued_bytes: usize,
     removals: Vec<u32>,
     done: Vec<Done>,
@@ -88,7 +93,8 @@ impl Writer {
         let shared = Arc::new(Shared::default());
         shared.lock().usage = Usage { bytes: log.bytes(), oldest: log.oldest(), syncs: 0 };
         let theirs = Arc::clone(&shared);
-        let body = move || Thread { log, shared: theirs, dirty: false, syncs: 0 }.run(&wake);
+        let thread = Thread { log, shared: theirs, dirty: false, syncs: 0, sync_time: Duration::ZERO, answered: 0 };
+        let body = move || thread.run(&wake);
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(body)?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -100,6 +106,7 @@ impl Writer {
         }
         let mut state = self.shared.lock();
         state.queued_bytes += entries.iter().map(|entry| entry.record.len()).sum::<usize>();
+        state.durable += entries.iter().filter(|entry| entry.durable).count();
         state.entries.append(entries);
         drop(state);
         self.shared.work.notify_one();
@@ -151,6 +158,10 @@ struct Thread {
     /// Something was appended since the last sync.
     dirty: bool,
     syncs: u64,
+    /// How long the last sync took.
+    sync_time: Duration,
+    /// How many were answered by the last commit.
+    answered: usize,
 }
 
 impl Thread {
@@ -158,6 +169,7 @@ impl Thread {
         loop {
             let (entries, removals, stop) = self.wait();
             if !entries.is_empty() {
+                self.answered = entries.iter().filter(|entry| entry.durable).count();
                 let done = self.commit(entries);
                 self.report(done);
                 wake();
@@ -178,6 +190,9 @@ impl Thread {
     fn wait(&mut self) -> (Vec<Entry>, Vec<u32>, bool) {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
+        // Whoever was answered just now, and whoever came meanwhile.
+        let expected = self.answered + state.durable;
+        let deadline = Instant::now() + (self.sync_time / 2).clamp(PATIENCE.0, PATIENCE.1);
         while state.entries.is_empty() && state.removals.is_empty() && !state.stop {
             if self.dirty {
                 let (next, waited) = shared.work.wait_timeout(state, LAZY_SYNC).unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +206,9 @@ impl Thread {
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
+        state = gather(&shared, state, expected, deadline);
         state.queued_bytes = 0;
+        state.durable = 0;
         // Removals wait for the records that make up for what is removed, which may have come just now.
         let stop = state.stop;
         (std::mem::take(&mut state.entries), std::mem::take(&mut state.removals), stop)
@@ -250,7 +267,10 @@ impl Thread {
         }
         self.syncs += 1;
         self.dirty = false;
-        match self.log.sync() {
+        let began = Instant::now();
+        let synced = self.log.sync();
+        self.sync_time = began.elapsed();
+        match synced {
             Ok(()) => true,
             Err(error) => {
                 error!(%error, "The disk did not take what was written; a new segment is begun.");
@@ -275,6 +295,25 @@ impl Thread {
         state.done.append(&mut done);
         state.usage = Usage { bytes: self.log.bytes(), oldest: self.log.oldest(), syncs: self.syncs };
     }
+}
+
+/// Waits a moment for company. Whoever was answered by the last commit is likely to come again with its next record; without
+/// this, the first of them would begin a sync and the others wait for its end, so that each waits for two. A lone caller
+/// never waits, as there is nobody else to come, nor does one who comes after a pause.
+fn gather<'a>(
+    shared: &'a Shared,
+    mut state: MutexGuard<'a, State>,
+    expected: usize,
+    deadline: Instant,
+) -> MutexGuard<'a, State> {
+    while (1..expected).contains(&state.durable) && !state.stop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        state = shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    state
 }
 
 #[cfg(test)]

@@ -13,11 +13,6 @@ pub(crate) fn ok(value: &Value) -> Answer {
     json_answer(200, value)
 }
 
-/// Something was taken and will be done.
-pub(crate) fn accepted(value: &Value) -> Answer {
-    json_answer(202, value)
-}
-
 /// An error, whose text says what to do.
 pub(crate) fn refuse(status: u16, text: &str) -> Answer {
     let mut answer = json_answer(status, &json!({ "error": text }));

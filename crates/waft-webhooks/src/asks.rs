@@ -308,9 +308,8 @@ impl Engine {
     }
 
     fn would_want(&self, endpoint: u32, seq: u64) -> bool {
-        let patterns = self.core.endpoints.get(&endpoint).map(|known| known.stored.settings.types.as_slice());
-        patterns
-            .is_some_and(|patterns| self.kind_of(seq).is_some_and(|kind| crate::core::filter::wants(patterns, &kind)))
+        let known = self.core.endpoints.get(&endpoint);
+        known.is_some_and(|known| self.posted_kind(seq).is_some_and(|kind| known.wants(&kind)))
     }
 
     fn give_again(&mut self, pairs: Vec<(u64, u32)>, next: Option<u64>, reply: oneshot::Sender<Answer>) {

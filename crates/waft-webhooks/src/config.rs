@@ -1,10 +1,9 @@
 //! What the sender is told to do.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use waft_outbound::policy::{Exception, Pattern};
+use waft_outbound::policy::Policy;
 
 use crate::core::{CoreLimits, EndpointSettings};
 
@@ -17,12 +16,10 @@ pub struct WebhooksConfig {
     pub disk_max: u64,
     /// Limits of the queue.
     pub limits: CoreLimits,
-    /// What the address policy lets through beyond public addresses.
-    pub allow: Vec<Exception>,
-    /// What it refuses beyond.
-    pub deny: Vec<Pattern>,
-    /// Where this program listens: never called.
-    pub self_addresses: Vec<SocketAddr>,
+    /// What may be called.
+    pub policy: Policy,
+    /// Whether an endpoint may have any certificate.
+    pub allow_insecure: bool,
     /// How long a try may take.
     pub timeout: Duration,
     /// Tries under way at once.

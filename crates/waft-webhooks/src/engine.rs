@@ -20,18 +20,18 @@ use waft_gateway::Answer;
 use waft_grip::item::Item;
 use waft_net::Mailbox;
 use waft_outbound::Client;
-use waft_outbound::policy::Policy;
+use waft_outbound::zurl::{Kept, NotKept, Receipt};
 use waft_store::{Entry, Options, Reader, Room, Writer};
 
 use self::clean::Cleaning;
 
-pub(crate) use self::commit::{Then, answer_with};
+pub(crate) use self::commit::{Reply, Then, answer_with};
 pub(crate) use self::start::{DEFAULT_APP, join, start, token_hash};
 use crate::config::WebhooksConfig;
 use crate::core::record::Record;
 use crate::core::{Core, Notice, Outcome, Turn, filter, id};
 use crate::metrics::{Metrics, add, set};
-use crate::send::Try;
+use crate::send::{Rules, Try};
 use crate::submit::NewMessage;
 
 /// Commands that may wait; more callers are told to come again.
@@ -83,6 +83,8 @@ pub(crate) enum Command {
         result: Result<(), String>,
         reply: oneshot::Sender<Answer>,
     },
+    /// A request to be kept.
+    Keep(Box<(Kept, oneshot::Sender<Result<Receipt, NotKept>>)>),
     /// An item of a channel that an endpoint is subscribed to.
     Item(Box<Item>),
     Stop,
@@ -132,7 +134,7 @@ pub(crate) struct Engine {
     /// What follows when the entries handed over are done, in their order.
     then: VecDeque<Then>,
     pub(crate) client: Client,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) rules: Rules,
     in_flight: usize,
     cleaning: Option<Cleaning>,
     pub(crate) told: VecDeque<Told>,
@@ -181,6 +183,11 @@ impl Engine {
                 self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.take_item(&item);
             }
+            Command::Keep(keep) => {
+                self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                let (request, reply) = *keep;
+                self.keep(request, reply);
+            }
             Command::Stop | Command::Stored => {}
             Command::Submit { caller, messages, list, reply } => {
                 self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -217,7 +224,14 @@ impl Engine {
             let host = endpoint.host();
             let stored = self.reader.read(place);
             let record = stored.as_ref().map(|bytes| Record::decode(bytes));
-            let Ok(Ok(Record::Message(message))) = record else {
+            let attempt = match &record {
+                Ok(Ok(Record::Message(message))) => {
+                    let id = id::message_id(turn.seq, self.core.mark);
+                    Try::new(endpoint, message, &id, &self.rules, now)
+                }
+                _ => None,
+            };
+            let Some(attempt) = attempt else {
                 warn!(seq = turn.seq, "A message cannot be read from the disk; it is not delivered.");
                 let outcome =
                     Outcome { at: now, status: 410, cause: "the message is damaged".into(), ..Outcome::default() };
@@ -225,8 +239,6 @@ impl Engine {
                 self.tried(turn, &host, &Outcome { status: 0, denied: true, ..outcome });
                 continue;
             };
-            let id = id::message_id(turn.seq, self.core.mark);
-            let attempt = Try::new(endpoint, &message, &id, &self.policy, self.config.timeout, now);
             let (client, shared) = (self.client.clone(), Arc::clone(&self.shared));
             tokio::task::spawn_local(async move {
                 let outcome = attempt.run(client, now).await;
@@ -304,10 +316,19 @@ impl Engine {
     }
 
     /// The event type of a message.
-    pub(crate) fn kind_of(&self, seq: u64) -> Option<String> {
+    fn kind_of(&self, seq: u64) -> Option<String> {
+        self.kind_and_request(seq).map(|(kind, _)| kind)
+    }
+
+    /// The event type of a message that other endpoints may want, too: no request to a URL.
+    pub(crate) fn posted_kind(&self, seq: u64) -> Option<String> {
+        self.kind_and_request(seq).filter(|(_, is_request)| !is_request).map(|(kind, _)| kind)
+    }
+
+    fn kind_and_request(&self, seq: u64) -> Option<(String, bool)> {
         let bytes = self.reader.read(self.core.message(seq)?.place).ok()?;
         match Record::decode(&bytes) {
-            Ok(Record::Message(message)) => Some(message.kind.to_owned()),
+            Ok(Record::Message(message)) => Some((message.kind.to_owned(), message.request.is_some())),
             _ => None,
         }
     }
@@ -328,7 +349,6 @@ impl Engine {
         if lost > 0 {
             warn!(messages = lost, "Messages were too old to be delivered any more and are forgotten.");
         }
-        self.core.pack();
         self.begin_cleaning(&usage, pressed);
         self.client.sweep(Instant::now());
         let (totals, metrics) = (self.core.totals(), &self.shared.metrics);

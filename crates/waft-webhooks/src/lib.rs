@@ -20,6 +20,7 @@ mod asks;
 mod config;
 pub mod core;
 mod engine;
+mod keep;
 mod metrics;
 mod send;
 mod service;

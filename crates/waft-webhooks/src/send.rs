@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use waft_outbound::policy::Policy;
-use waft_outbound::{Call, CallError, Client, ClientIdentity, RequestBody, Response};
+use waft_outbound::target::Target;
+use waft_outbound::{Call, CallError, Client, RequestBody, Response};
 
-use crate::core::record::StoredMessage;
+use crate::core::record::{StoredMessage, StoredRequest};
 use crate::core::sign::{self, Signed};
-use crate::core::{Endpoint, Outcome, schedule};
+use crate::core::{Endpoint, EndpointSettings, Outcome, schedule};
 
 /// Bytes of an answer that are kept.
 pub(crate) const ANSWER_MAX: usize = 20_000;
@@ -29,24 +30,52 @@ pub(crate) struct Try {
 }
 
 impl Try {
-    /// A try to deliver a message.
+    /// A try to deliver a message; none if what is stored cannot be called.
     pub(crate) fn new(
         endpoint: &Endpoint,
         message: &StoredMessage<'_>,
         id: &str,
-        policy: &Arc<Policy>,
-        timeout: Duration,
+        rules: &Rules,
         now: u64,
-    ) -> Self {
-        let mut call = to(endpoint, "POST", policy);
+    ) -> Option<Self> {
+        let timeout = endpoint.stored.settings.timeout_s.map_or(rules.timeout, |s| Duration::from_secs(s.into()));
+        if let Some(request) = &message.request {
+            return Self::again(endpoint, message, request, id, rules, timeout);
+        }
+        let mut call = to(endpoint, "POST", rules);
         call.body = RequestBody::Whole(Bytes::copy_from_slice(message.body));
         let signed = Signed { id, kind: message.kind, timestamp: now / 1_000, body: message.body };
         let headers = sign::headers(endpoint.stored.settings.style, &endpoint.signing_keys(now), &signed);
         let named = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
         call.headers.extend(headers.into_iter().map(|(name, value)| named(name, value)));
         call.headers.push(named("Content-Type", message.content_type.to_owned()));
-        let timeout = endpoint.stored.settings.timeout_s.map_or(timeout, |s| Duration::from_secs(s.into()));
-        Self { call, timeout, secrets: secrets(endpoint) }
+        Some(Self { call, timeout, secrets: secrets(endpoint) })
+    }
+
+    /// A try of a request as it came. Its receiver gets the id, too, by which it knows it if it comes again.
+    fn again(
+        endpoint: &Endpoint,
+        message: &StoredMessage<'_>,
+        request: &StoredRequest<'_>,
+        id: &str,
+        rules: &Rules,
+        timeout: Duration,
+    ) -> Option<Self> {
+        let target = Target::parse(request.url.as_bytes()).ok()?;
+        let mut call = plain(endpoint, request.method, target, rules);
+        call.ignore_tls_errors |= request.ignore_tls_errors;
+        call.body = RequestBody::Whole(Bytes::copy_from_slice(message.body));
+        call.headers.extend(
+            request.headers.iter().map(|(name, value)| (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))),
+        );
+        let has_id = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"webhook-id"));
+        if !has_id {
+            call.headers.push((Bytes::from_static(b"webhook-id"), Bytes::copy_from_slice(id.as_bytes())));
+        }
+        let mut secrets = secrets(endpoint);
+        let kept = request.headers.iter().filter(|(name, value)| value.len() >= SECRET_MIN && is_secret(name));
+        secrets.extend(kept.map(|(_, value)| value.to_vec()));
+        Some(Self { call, timeout, secrets })
     }
 
     /// Makes the try. `now` is its time in Unix milliseconds.
@@ -69,21 +98,47 @@ impl Try {
     }
 }
 
-/// A call to an endpoint, without body and signature.
-pub(crate) fn to(endpoint: &Endpoint, method: &str, policy: &Arc<Policy>) -> Box<Call> {
-    let settings = &endpoint.stored.settings;
-    let mut call = Box::new(Call::new(method, endpoint.target.clone(), Arc::clone(policy)));
-    call.who = Bytes::copy_from_slice(endpoint.stored.id.as_bytes());
-    call.ignore_tls_errors = settings.tls.insecure;
-    if let (Some(certificate), Some(key)) = (&settings.tls.certificate, &settings.tls.key) {
-        let (certificates, key) =
-            (Bytes::copy_from_slice(certificate.as_bytes()), Bytes::copy_from_slice(key.as_bytes()));
-        call.identity = Some(ClientIdentity { certificates, key });
+/// What every try keeps to.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// What may be called.
+    pub(crate) policy: Arc<Policy>,
+    /// Whether an endpoint may have any certificate.
+    pub(crate) allow_insecure: bool,
+    /// How long a try may take if its endpoint says nothing.
+    pub(crate) timeout: Duration,
+}
+
+impl Rules {
+    /// Whether settings ask for what the configuration does not allow.
+    pub(crate) fn check(&self, settings: &EndpointSettings) -> Result<(), String> {
+        if settings.tls.insecure && !self.allow_insecure {
+            return Err("tls.insecure is not allowed here; set webhooks.allow_insecure, or give tls.ca".to_owned());
+        }
+        Ok(())
     }
+}
+
+/// A call with the TLS of an endpoint and its headers.
+fn plain(endpoint: &Endpoint, method: &str, target: Target, rules: &Rules) -> Box<Call> {
+    let settings = &endpoint.stored.settings;
+    let mut call = Box::new(Call::new(method, target, Arc::clone(&rules.policy)));
+    call.who = Bytes::copy_from_slice(endpoint.stored.id.as_bytes());
+    // What is stored may be older than the configuration.
+    call.ignore_tls_errors = settings.tls.insecure && rules.allow_insecure;
+    call.authorities = settings.tls.authorities();
+    call.identity = settings.tls.identity();
     call.headers.reserve(6 + settings.headers.len());
     let header =
         |name: &str, value: &str| (Bytes::copy_from_slice(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
     call.headers.extend(settings.headers.iter().map(|(name, value)| header(name, value)));
+    call
+}
+
+/// A call to an endpoint, without body and signature.
+pub(crate) fn to(endpoint: &Endpoint, method: &str, rules: &Rules) -> Box<Call> {
+    let settings = &endpoint.stored.settings;
+    let mut call = plain(endpoint, method, endpoint.target.clone(), rules);
     if !settings.headers.keys().any(|name| name.eq_ignore_ascii_case("user-agent")) {
         let agent = Bytes::from_static(concat!("waft/", env!("CARGO_PKG_VERSION")).as_bytes());
         call.headers.push((Bytes::from_static(b"User-Agent"), agent));
@@ -127,6 +182,13 @@ pub(crate) fn reason(error: &CallError) -> String {
         cause = next.source();
     }
     text
+}
+
+/// Whether the value of a header opens something.
+fn is_secret(name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    let has = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+    [&b"authorization"[..], b"cookie", b"key", b"secret", b"signature", b"token"].into_iter().any(has)
 }
 
 /// What is known to the endpoint and to nobody else.

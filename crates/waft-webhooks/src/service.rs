@@ -24,7 +24,7 @@ const PAGE: &str = include_str!("page.html");
 /// The sender of webhooks, running. [`Webhooks::stop`] ends it.
 #[derive(Debug)]
 pub struct Webhooks {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     body_max: usize,
 }

@@ -31,6 +31,21 @@ pub struct NewMessage {
     pub endpoints: Option<Vec<String>>,
     /// The body.
     pub body: Vec<u8>,
+    /// The request that it is; none for what is posted to registered endpoints.
+    pub request: Option<NewRequest>,
+}
+
+/// A request that is delivered as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewRequest {
+    /// The method.
+    pub method: String,
+    /// Where to.
+    pub url: String,
+    /// Header lines.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Any certificate will do.
+    pub ignore_tls_errors: bool,
 }
 
 /// Why a call hands over no messages.
@@ -164,11 +179,12 @@ fn read(message: Message<'_>, body_max: usize) -> Result<NewMessage, SubmitError
         idempotency: key(message.idempotency_key)?,
         endpoints: message.endpoints,
         body,
+        request: None,
     })
 }
 
 /// A number for a key, the same in every process; never 0.
-fn hash_key(key: &[u8]) -> Result<u64, SubmitError> {
+pub(crate) fn hash_key(key: &[u8]) -> Result<u64, SubmitError> {
     if key.is_empty() || key.len() > KEY_MAX {
         return Err(SubmitError::Key);
     }

@@ -31,6 +31,6 @@ mod write;
 pub use exchange::{Due, Exchange, Pace, Role, Violation};
 pub use front::{Failure, Front, FrontEvent, Interface, Rejection};
 pub use limits::{HEADERS_SIZE_MAX, IDS_MAX, NESTING_MAX, OVERRUN_TOLERATED, VALUES_MAX};
-pub use packet::{Condition, Encoding, Id, Ids, Kind, Packet};
+pub use packet::{Condition, Durable, Encoding, Id, Ids, Kind, Packet};
 pub use read::{PacketError, Salvage};
 pub use tnetstring::{TnetError, Value};

@@ -65,6 +65,8 @@ pub struct Packet {
     pub client_key: Option<Bytes>,
     /// Follow redirects.
     pub follow_redirects: bool,
+    /// Keep the request on disk and deliver it until it is taken, instead of making it once. Of waft's own.
+    pub durable: Option<Box<Durable>>,
     /// The sender understands lists of ids.
     pub ext_multi: bool,
     /// The exchange is logged at debug level alone.
@@ -90,6 +92,35 @@ impl Packet {
             ids: id.map_or(Ids::None, |id| Ids::One(Id { id, seq: None })),
             ..Self::default()
         }
+    }
+}
+
+/// What a client says of a request that is to be delivered until it is taken. `durable` is `true` on the wire, or a map of
+/// these.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Durable {
+    /// The application that it belongs to.
+    pub app: Option<Bytes>,
+    /// A registered endpoint that it is for, instead of a URI.
+    pub endpoint: Option<Bytes>,
+    /// What the request is recognised by if it comes again.
+    pub idempotency_key: Option<Bytes>,
+    /// Requests with the same key keep their order, at endpoints that keep one.
+    pub order_key: Option<Bytes>,
+    /// The event type, for registered endpoints.
+    pub event_type: Option<Bytes>,
+}
+
+impl Durable {
+    /// Its fields with their names on the wire.
+    pub(crate) fn fields(&self) -> [(&'static str, &Option<Bytes>); 5] {
+        [
+            ("app", &self.app),
+            ("endpoint", &self.endpoint),
+            ("idempotency-key", &self.idempotency_key),
+            ("order-key", &self.order_key),
+            ("type", &self.event_type),
+        ]
     }
 }
 
@@ -221,6 +252,10 @@ pub enum Condition {
     MaxSizeExceeded,
     /// The address policy forbids it.
     PolicyViolation,
+    /// A durable request finds no room on the disk. Of waft's own.
+    QueueFull,
+    /// A durable request, and nothing keeps such. Of waft's own.
+    QueueUnavailable,
     /// The WebSocket was refused by an HTTP response, which is in the packet.
     Rejected,
     /// The response that refused a WebSocket is too large.
@@ -238,7 +273,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::ConnectionTimeout,
         Self::ContentNotAllowed,
@@ -247,6 +282,8 @@ impl Condition {
         Self::LengthRequired,
         Self::MaxSizeExceeded,
         Self::PolicyViolation,
+        Self::QueueFull,
+        Self::QueueUnavailable,
         Self::Rejected,
         Self::RejectionTooLarge,
         Self::RemoteConnectionFailed,
@@ -267,6 +304,8 @@ impl Condition {
             Self::LengthRequired => "length-required",
             Self::MaxSizeExceeded => "max-size-exceeded",
             Self::PolicyViolation => "policy-violation",
+            Self::QueueFull => "queue-full",
+            Self::QueueUnavailable => "queue-unavailable",
             Self::Rejected => "rejected",
             Self::RejectionTooLarge => "rejection-too-large",
             Self::RemoteConnectionFailed => "remote-connection-failed",

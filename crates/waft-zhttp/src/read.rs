@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::limits::{HEADERS_SIZE_MAX, IDS_MAX, VALUES_MAX};
-use crate::{Condition, Encoding, Id, Ids, Kind, Packet, TnetError, Value};
+use crate::{Condition, Durable, Encoding, Id, Ids, Kind, Packet, TnetError, Value};
 
 /// Why bytes are not a packet.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -126,6 +126,7 @@ impl Packet {
             b"client-cert" => self.client_cert = Some(bytes(value).ok_or("client-cert")?),
             b"client-key" => self.client_key = Some(bytes(value).ok_or("client-key")?),
             b"follow-redirects" => self.follow_redirects = flag(&value).ok_or("follow-redirects")?,
+            b"durable" => self.durable = durable(value).ok_or("durable")?,
             b"ext" => {
                 let Value::Map(_) = value else { return Err("ext") };
                 // Zurl ignores extensions that are not booleans, and so do we.
@@ -197,6 +198,29 @@ fn ids(value: Value) -> Option<Ids> {
         }
         _ => None,
     }
+}
+
+/// `true`, `false`, or a map of texts. What is not known in it is refused: it would be kept without.
+#[expect(clippy::option_option, reason = "wrong, absent, or there")]
+fn durable(value: Value) -> Option<Option<Box<Durable>>> {
+    let fields = match value {
+        Value::Bool(set) => return Some(set.then(Box::default)),
+        Value::Map(fields) => fields,
+        _ => return None,
+    };
+    let mut durable = Box::<Durable>::default();
+    for (name, value) in fields {
+        let slot = match &*name {
+            b"app" => &mut durable.app,
+            b"endpoint" => &mut durable.endpoint,
+            b"idempotency-key" => &mut durable.idempotency_key,
+            b"order-key" => &mut durable.order_key,
+            b"type" => &mut durable.event_type,
+            _ => return None,
+        };
+        *slot = Some(bytes(value)?);
+    }
+    Some(Some(durable))
 }
 
 fn headers(value: Value) -> Option<Vec<(Bytes, Bytes)>> {
@@ -280,6 +304,9 @@ mod tests {
         field("seq", r#""seq":1.5"#);
         field("connect-port", r#""connect-port":65536"#);
         field("ext", r#""ext":true"#);
+        field("durable", r#""durable":1"#);
+        field("durable", r#""durable":{"endpoint":1}"#);
+        field("durable", r#""durable":{"endpiont":"a"}"#);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::tnetstring::{put_bytes, put_integer, put_scalar};
-use crate::{Encoding, Ids, Packet, Value};
+use crate::{Durable, Encoding, Ids, Packet, Value};
 
 /// Room for `T`, nine digits and the colon, which are known only when the map is complete.
 const GAP: usize = 11;
@@ -125,6 +125,10 @@ impl Packet {
         bytes(&self.client_cert, "client-cert", &mut put);
         bytes(&self.client_key, "client-key", &mut put);
         flag(self.follow_redirects, "follow-redirects", &mut put);
+        if let Some(durable) = &self.durable {
+            let is_bare = durable.fields().iter().all(|(_, value)| value.is_none());
+            put("durable", if is_bare { Field::True } else { Field::Durable(durable) });
+        }
     }
 }
 
@@ -138,6 +142,7 @@ fn put_address(out: &mut BytesMut, address: Option<&[u8]>) {
 /// A field's value, borrowed, so that it is written once.
 enum Field<'a> {
     Bytes(&'a [u8]),
+    Durable(&'a Durable),
     Ext { multi: bool, quiet: bool },
     Headers(&'a [(Bytes, Bytes)]),
     Ids(&'a Ids),
@@ -153,6 +158,16 @@ impl Field<'_> {
             Self::Number(number) => put_integer(out, i64::try_from(*number).unwrap_or(i64::MAX)),
             Self::True => out.put_slice(b"4:true!"),
             Self::Value(value) => value.encode(out),
+            Self::Durable(durable) => {
+                let mut inner = BytesMut::new();
+                for (name, value) in durable.fields() {
+                    if let Some(value) = value {
+                        put_bytes(&mut inner, name.as_bytes());
+                        put_bytes(&mut inner, value);
+                    }
+                }
+                put_scalar(out, &inner, b'}');
+            }
             Self::Ext { multi, quiet } => {
                 let mut inner = BytesMut::new();
                 for (name, set) in [("multi", multi), ("quiet", quiet)] {
@@ -199,6 +214,10 @@ impl Field<'_> {
             Self::Number(number) => json!(number),
             Self::True => Value::Bool(true),
             Self::Value(value) => value_to_json(value),
+            Self::Durable(durable) => {
+                let set = durable.fields().into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+                Value::Object(set.map(|(name, value)| (name.to_owned(), text(value))).collect())
+            }
             Self::Ext { multi, quiet } => {
                 let set = [("multi", multi), ("quiet", quiet)].into_iter().filter(|(_, set)| **set);
                 Value::Object(set.map(|(name, _)| (name.to_owned(), Value::Bool(true))).collect())
@@ -349,6 +368,10 @@ mod tests {
                 follow_redirects: flags[6],
                 ext_multi: flags[7],
                 ext_quiet: flags[8],
+                durable: flags[0].then(|| {
+                    let app = flags[1].then(|| Bytes::from_static(b"a"));
+                    Box::new(Durable { order_key: app.clone(), app, ..Durable::default() })
+                }),
                 credits,
                 code,
                 connect_port: code,

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use waft_config::{Plan, Sources};
 
 use crate::serve::{self, Configuration};
-use crate::{egress, mongrel2, probe, publish, say, webhooks};
+use crate::{egress, mongrel2, probe, publish, say, webhooks, zurl};
 
 /// The realtime gateway that lets any HTTP backend push data.
 #[derive(Debug, Parser)]
@@ -80,7 +80,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         None => {
             let file = cli.config.config.clone();
             if let Some(path) = file.as_deref().filter(|path| is_zurl(path)) {
-                return Ok(waft_outbound::zurl::main([format!("--config={}", path.display())]));
+                return Ok(zurl::main([format!("--config={}", path.display())]));
             }
             let config = cli.config;
             serve::run(&Configuration { file, load: Box::new(move || config.load()), ready: Box::new(|| {}) })

@@ -13,6 +13,7 @@ mod serve;
 mod settings;
 mod tls;
 mod webhooks;
+mod zurl;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use waft_config::condure::Asked;
 
 use crate::cli::{self, Cli};
 use crate::serve::{self, Configuration};
-use crate::{mongrel2, publish, say};
+use crate::{mongrel2, publish, say, zurl};
 
 /// Does what the command line asks for, under the name it was called by.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         "mongrel2" => mongrel2::server::main(args.collect()),
         "m2sh" => Ok(mongrel2::m2sh::main(args.collect())),
         "condure" => condure(args),
-        "zurl" => Ok(waft_outbound::zurl::main(args)),
+        "zurl" => Ok(zurl::main(args)),
         "pushpin-publish" => publish::command(publish::Args::parse()),
         _ => cli::run(Cli::parse()),
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use waft_config::{ForwardedProto, OutboundRules, Plan, Resolver, StatsFormat};
 use waft_doors::{ControlPort, DoorsConfig, StatsConfig};
 use waft_gateway::{
@@ -16,7 +16,7 @@ use waft_hub::HubLimits;
 use waft_net::{Endpoint, QueueLimits};
 use waft_outbound::Lookup;
 use waft_outbound::policy::{Exception, Mode, Pattern, Policy, Profile};
-use waft_webhooks::core::{CoreLimits, EndpointSettings};
+use waft_webhooks::core::{CoreLimits, EndpointSettings, TlsSettings};
 use waft_webhooks::{ConfiguredApp, ConfiguredEndpoint, WebhooksConfig};
 
 /// "Never" for limits that are switched off.
@@ -272,6 +272,10 @@ pub(crate) fn webhooks(plan: &Plan) -> Result<Option<WebhooksConfig>> {
                 .with_context(|| format!("webhooks.allow: `{text}` is no HOST, HOST:PORT, CIDR or CIDR:PORT"))?,
         );
     }
+    if let Some(endpoint) = webhooks.endpoints.iter().find(|endpoint| endpoint.tls.insecure && !webhooks.allow_insecure)
+    {
+        bail!("webhooks.endpoints `{}`: tls.insecure needs webhooks.allow_insecure", endpoint.id);
+    }
     let apps = webhooks.apps.iter().map(|app| ConfiguredApp { id: app.id.clone(), token: app.token.clone() });
     let listen = plan.server.listen.iter().chain(&plan.control.listen);
     let self_addresses = listen.filter_map(|listen| match &listen.endpoint {
@@ -292,9 +296,15 @@ pub(crate) fn webhooks(plan: &Plan) -> Result<Option<WebhooksConfig>> {
             https_only: webhooks.https_only,
             ..CoreLimits::default()
         },
-        allow,
-        deny: webhooks.deny.iter().map(|text| Pattern::parse(text)).collect(),
-        self_addresses: self_addresses.collect(),
+        policy: Policy {
+            profile: Profile::Hardened {
+                exceptions: allow,
+                deny: webhooks.deny.iter().map(|text| Pattern::parse(text)).collect(),
+            },
+            self_addresses: self_addresses.collect(),
+            ..Policy::hardened()
+        },
+        allow_insecure: webhooks.allow_insecure,
         timeout: webhooks.timeout.0,
         in_flight_max: webhooks.in_flight_max.get(),
         body_max: webhooks.body_max.as_usize(),
@@ -311,6 +321,7 @@ fn webhook_endpoint(endpoint: &waft_config::WebhookEndpoint) -> Result<Configure
     let defaults = EndpointSettings::default();
     let settings = EndpointSettings {
         url: endpoint.url.clone(),
+        description: endpoint.description.clone(),
         types: endpoint.types.clone(),
         channels: endpoint.channels.clone(),
         headers: endpoint.headers.clone(),
@@ -321,6 +332,12 @@ fn webhook_endpoint(endpoint: &waft_config::WebhookEndpoint) -> Result<Configure
         retry_s: endpoint.retry_s.clone(),
         ordered: endpoint.ordered,
         disabled: endpoint.disabled,
+        tls: TlsSettings {
+            insecure: endpoint.tls.insecure,
+            ca: endpoint.tls.ca.clone(),
+            certificate: endpoint.tls.certificate.clone(),
+            key: endpoint.tls.key.clone(),
+        },
         ..defaults
     };
     settings.check(false).with_context(|| format!("webhooks.endpoints `{}` cannot be used", endpoint.id))?;

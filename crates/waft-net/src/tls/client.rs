@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 use super::TlsError;
@@ -54,10 +55,36 @@ pub fn client_config(
     identity: Option<&ClientIdentity>,
     protocols: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_trusting(if unverified { Trust::Any } else { Trust::System }, identity, protocols)
+}
+
+/// Whose certificates are good.
+#[derive(Clone, Copy, Debug)]
+pub enum Trust<'a> {
+    /// Any will do.
+    Any,
+    /// Those that these authorities have signed, PEM, and no others.
+    Authorities(&'a [u8]),
+    /// Those that the authorities of the system have signed.
+    System,
+}
+
+/// The same as [`client_config`], with the authorities to be trusted.
+///
+/// # Errors
+/// When the identity or the authorities cannot be used, or the system has none.
+pub fn client_config_trusting(
+    trust: Trust<'_>,
+    identity: Option<&ClientIdentity>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let verifier: Arc<dyn ServerCertVerifier> =
-        if unverified { Arc::new(Unverified(provider)) } else { system_verifier(provider)? };
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Any => Arc::new(Unverified(provider)),
+        Trust::Authorities(pem) => own_verifier(pem, provider)?,
+        Trust::System => system_verifier(provider)?,
+    };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -72,6 +99,16 @@ pub fn client_config(
     };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// Authorities of somebody's own. One certificate that cannot be read spoils them all, so that none is missed silently.
+fn own_verifier(pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|error| TlsError::ClientCertificate { part: "authority", error })?)?;
+    }
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    built.map_err(|_none| TlsError::NoAuthority)
 }
 
 /// The authorities of the system. Reading them takes many milliseconds, so they are shared, and read anew after a while.

@@ -27,7 +27,12 @@ impl Inner {
         let (host, port) = call.connect.clone().unwrap_or_else(|| (target.host.clone(), target.port));
         let tls = target.scheme.is_tls().then(|| {
             let name = if call.trust_connect_host { host.clone() } else { target.host.clone() };
-            let choice = TlsChoice { unverified: call.ignore_tls_errors, http1_only, identity: call.identity.clone() };
+            let choice = TlsChoice {
+                unverified: call.ignore_tls_errors,
+                authorities: call.authorities.clone(),
+                http1_only,
+                identity: call.identity.clone(),
+            };
             (name, choice)
         });
         let policy = match call.policy.profile {

@@ -24,6 +24,7 @@ pub use self::body::{BodySource, Replay, RequestBody};
 use self::pool::Pool;
 pub use self::response::{Response, ResponseBody};
 use self::tls::TlsConfigs;
+pub use self::tls::check_tls;
 pub use self::websocket::{Answer, WebSocket};
 use crate::policy::{Denial, Mode, Policy};
 use crate::resolve::{Lookup, Resolver};
@@ -68,6 +69,8 @@ pub struct Call {
     pub trust_connect_host: bool,
     /// Accept any certificate.
     pub ignore_tls_errors: bool,
+    /// Authorities to trust instead of those of the system, PEM.
+    pub authorities: Option<Bytes>,
     /// A certificate to present.
     pub identity: Option<ClientIdentity>,
     /// Whether and how to follow redirects.
@@ -104,6 +107,7 @@ impl Call {
             connect: None,
             trust_connect_host: false,
             ignore_tls_errors: false,
+            authorities: None,
             identity: None,
             redirects: Redirects::Show,
             decode: false,
@@ -239,6 +243,7 @@ fn turn(call: &mut Call, target: Target, status: u16, keep_method: bool) -> Resu
                 .any(|secret| name.eq_ignore_ascii_case(secret))
         };
         call.headers.retain(|(name, _)| !is_secret(name));
+        call.authorities = None;
         call.identity = None;
         if (&call.target.host, call.target.port) != (&target.host, target.port) {
             call.connect = None;

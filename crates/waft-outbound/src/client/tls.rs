@@ -6,9 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
-use waft_net::{ClientIdentity, TlsError, client_config};
+use waft_net::{ClientIdentity, TlsError, Trust, client_config_trusting};
 
 /// Configurations with a client certificate that are remembered.
 const IDENTITIES_MAX: usize = 256;
@@ -17,6 +18,8 @@ const IDENTITIES_MAX: usize = 256;
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) struct TlsChoice {
     pub(crate) unverified: bool,
+    /// Trust these authorities, PEM, instead of those of the system.
+    pub(crate) authorities: Option<Bytes>,
     pub(crate) http1_only: bool,
     pub(crate) identity: Option<ClientIdentity>,
 }
@@ -57,7 +60,21 @@ impl TlsConfigs {
     }
 }
 
+/// Judges what a call would show and trust in TLS, so that it is not found out at the call.
+///
+/// # Errors
+/// When the identity or the authorities, all PEM, cannot be used.
+pub fn check_tls(identity: Option<&ClientIdentity>, authorities: Option<&Bytes>) -> Result<(), TlsError> {
+    let (identity, authorities) = (identity.cloned(), authorities.cloned());
+    build(&TlsChoice { unverified: authorities.is_none(), http1_only: true, authorities, identity }).map(drop)
+}
+
 fn build(choice: &TlsChoice) -> Result<Arc<ClientConfig>, TlsError> {
     let protocols: &[&[u8]] = if choice.http1_only { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
-    client_config(choice.unverified, choice.identity.as_ref(), protocols)
+    let trust = match &choice.authorities {
+        _ if choice.unverified => Trust::Any,
+        Some(authorities) => Trust::Authorities(authorities),
+        None => Trust::System,
+    };
+    client_config_trusting(trust, choice.identity.as_ref(), protocols)
 }

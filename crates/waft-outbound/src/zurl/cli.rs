@@ -3,11 +3,12 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing::Level;
 
 use super::log::Output;
-use super::{Config, run};
+use super::{Config, Queue, run};
 
 /// Where the configuration is looked for.
 const CONFIG: &str = "/etc/zurl.conf";
@@ -39,10 +40,13 @@ enum Command {
     Version,
 }
 
+/// Opens the queue of a configuration, if it has one; an error is a clause for the operator.
+pub type OpenQueue = fn(&Config) -> Result<Option<Arc<dyn Queue>>, String>;
+
 /// The whole program: reads the command line (without the program's name) and the configuration, serves, and
-/// returns the exit status. A start that fails is 1.
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    match start(arguments) {
+/// returns the exit status. A start that fails is 1. `open` opens the queue for durable requests.
+pub fn main(arguments: impl IntoIterator<Item = String>, open: OpenQueue) -> ExitCode {
+    match start(arguments, open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             // With no log and no standard output there is nobody left to tell.
@@ -52,7 +56,7 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     }
 }
 
-fn start(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
+fn start(arguments: impl IntoIterator<Item = String>, open: OpenQueue) -> Result<(), String> {
     let mut stdout = std::io::stdout();
     let options = match parse(arguments)? {
         Command::Help => return stdout.write_all(HELP.as_bytes()).map_err(|error| error.to_string()),
@@ -69,7 +73,8 @@ fn start(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
     let path = options.config.display();
     let text = std::fs::read_to_string(&options.config)
         .map_err(|error| format!("cannot read {path}: {error}; name another file with --config"))?;
-    let config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    let mut config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    config.queue = open(&config)?;
     run(config).map_err(|error| error.to_string())
 }
 

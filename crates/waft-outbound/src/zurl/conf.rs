@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::durable::Queue;
 use crate::policy::{Exception, Mode, Pattern, Policy, Profile};
 use crate::resolve::Lookup;
 
@@ -50,6 +53,12 @@ pub struct Config {
     pub lookup: Lookup,
     /// Where metrics are served for Prometheus, if they are.
     pub metrics_listen: Option<SocketAddr>,
+    /// The directory of the queue for durable requests; none if there are none.
+    pub webhooks_dir: Option<PathBuf>,
+    /// Bytes that the queue may take on disk. Default 10 GiB.
+    pub webhooks_disk_max: u64,
+    /// The queue itself, which whoever starts the door opens.
+    pub queue: Option<Arc<dyn Queue>>,
     /// Options of the file that mean nothing here.
     pub unknown: Vec<String>,
 }
@@ -86,7 +95,8 @@ impl Config {
     /// Reads the text of a zurl.conf. Options that Zurl does not know but this door does: `profile`
     /// (`zurl` or `hardened`), `exceptions`, `policy_mode` (`enforce` or `report-only`),
     /// `allow_ignore_policies`, `allow_ignore_tls_errors`, `collected_size_max`, `resolver` (`system` or
-    /// `dns`), `name_servers` (addresses with ports, for `dns`), `self_addresses`, `metrics_listen`.
+    /// `dns`), `name_servers` (addresses with ports, for `dns`), `self_addresses`, `metrics_listen`,
+    /// `webhooks_dir`, `webhooks_disk_max`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let values = Values(read_general(text)?);
         let hardened = values.choice("profile", "zurl", "hardened")?;
@@ -123,6 +133,9 @@ impl Config {
             out_hwm: values.hwm("out_hwm")?,
             lookup: values.lookup()?,
             metrics_listen: values.address("metrics_listen")?,
+            webhooks_dir: values.text("webhooks_dir").map(PathBuf::from),
+            webhooks_disk_max: values.positive("webhooks_disk_max", 10 << 30)?,
+            queue: None,
             unknown: values.unknown(),
         })
     }
@@ -131,7 +144,7 @@ impl Config {
 const ADDRESS_HINT: &str = "it is an address with a port, such as 127.0.0.1:9100";
 
 /// Every option that means something.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 28] = [
     "allow",
     "allow_ignore_policies",
     "allow_ignore_tls_errors",
@@ -158,6 +171,8 @@ const KNOWN: [&str; 26] = [
     "resolver",
     "self_addresses",
     "timeout",
+    "webhooks_dir",
+    "webhooks_disk_max",
 ];
 
 struct Values(HashMap<String, String>);

@@ -106,5 +106,8 @@ fn render(door: &Door) -> String {
         writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}").ok();
     }
     door.client.metrics().write(&mut out).ok();
+    if let Some(queue) = &door.config.queue {
+        queue.metrics(&mut out);
+    }
     out
 }

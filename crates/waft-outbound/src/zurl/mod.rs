@@ -7,6 +7,7 @@ mod call;
 mod cli;
 mod conf;
 mod door;
+mod durable;
 mod exchange;
 mod http;
 mod log;
@@ -23,9 +24,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use waft_zmq::{Kind, LocalContext, LocalOpened, LocalReceiver, LocalSender, Message, SocketOptions};
 
 pub use self::call::Rules;
-pub use self::cli::main;
+pub use self::cli::{OpenQueue, main};
 pub use self::conf::{Config, ConfigError};
 use self::door::Door;
+pub use self::durable::{Kept, KeptCall, NotKept, Queue, Receipt};
 use self::publish::Publisher;
 use crate::{Client, Limits};
 
@@ -61,9 +63,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let sockets = Sockets::open(&context, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
+    let queue = config.queue.clone();
     let result = local.block_on(&runtime, serve(config, sockets));
     // The tasks hold sockets, too.
     drop(local);
+    if let Some(queue) = queue {
+        queue.stop();
+    }
     result
 }
 

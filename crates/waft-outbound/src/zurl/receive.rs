@@ -11,8 +11,10 @@ use waft_zmq::Message;
 
 use super::call::{call_of, condition};
 use super::door::{Door, count};
+use super::durable::Kept;
 use super::exchange::Exchange;
-use super::{http, websocket};
+use super::{durable, http, websocket};
+use crate::Call;
 
 /// A message of the PULL socket.
 pub(crate) fn first(door: &Rc<Door>, message: &Message) {
@@ -164,6 +166,14 @@ fn take_over(door: &Rc<Door>, from: &Bytes, id: &Id) -> Option<Rc<Exchange>> {
     Some(exchange)
 }
 
+/// What a first packet asks for.
+enum Work {
+    /// A call, made once.
+    Call(Box<Call>),
+    /// A request to be kept until it is delivered.
+    Keep(Box<Kept>),
+}
+
 /// A first packet of either interface.
 fn begin(door: &Rc<Door>, packet: Packet, encoding: Encoding, envelope: Option<Vec<Bytes>>) {
     let now = Instant::now();
@@ -189,8 +199,12 @@ fn begin(door: &Rc<Door>, packet: Packet, encoding: Encoding, envelope: Option<V
         }
         return;
     }
-    let call = call_of(&door.rules, &packet);
-    let websocket = call.as_ref().is_ok_and(|call| call.target.scheme.is_websocket());
+    let work = match &packet.durable {
+        Some(wishes) => durable::read(door, &packet, wishes).map(Work::Keep),
+        None => call_of(&door.rules, &packet).map(|call| Work::Call(Box::new(call))),
+    };
+    let websocket = matches!(&work, Ok(Work::Call(call)) if call.target.scheme.is_websocket());
+    let keep = packet.durable.is_some();
     let accepted = waft_zhttp::Exchange::accept(now, door.config.buffer_size, &packet, seq, websocket && !is_reply);
     let (state, violation) = match accepted {
         Ok(state) => (state, None),
@@ -210,23 +224,30 @@ fn begin(door: &Rc<Door>, packet: Packet, encoding: Encoding, envelope: Option<V
     exchange.ends_at = packet.timeout_ms.and_then(|timeout| now.checked_add(Duration::from_millis(timeout)));
     log_begin(&exchange, &packet);
     let exchange = door.insert(exchange);
-    let broken = violation.is_some() || packet.kind != Kind::Data || (is_reply && (packet.more || websocket));
-    let call = match call {
+    let broken = violation.is_some()
+        || packet.kind != Kind::Data
+        || (packet.more && (is_reply || keep))
+        || (is_reply && websocket);
+    let work = match work {
         Ok(_) if broken => Err(Condition::BadRequest),
-        Ok(call) => door.client.judge(&call).map_err(|error| condition(&error)).map(|()| call),
+        Ok(Work::Call(call)) => door.client.judge(&call).map_err(|error| condition(&error)).map(|()| Work::Call(call)),
+        Ok(Work::Keep(kept)) => Ok(Work::Keep(kept)),
         Err(condition) => Err(condition),
     };
-    match call {
+    match work {
         Err(condition) => door.fail(&exchange, condition),
-        Ok(call) if websocket => spawn(&exchange, websocket::run(Rc::clone(door), Rc::clone(&exchange), call)),
-        Ok(mut call) => {
+        Ok(Work::Keep(kept)) => spawn(&exchange, durable::run(Rc::clone(door), Rc::clone(&exchange), kept)),
+        Ok(Work::Call(call)) if websocket => {
+            spawn(&exchange, websocket::run(Rc::clone(door), Rc::clone(&exchange), *call));
+        }
+        Ok(Work::Call(mut call)) => {
             if !is_reply {
                 acknowledge(door, &exchange, packet.more);
             }
             call.body = http::request_body(door, &exchange, &call, &packet);
             let max_size = packet.max_size.unwrap_or(door.config.collected_size_max);
             let stream = packet.stream && !is_reply;
-            let task = http::run(Rc::clone(door), Rc::clone(&exchange), Box::new(call), stream, max_size);
+            let task = http::run(Rc::clone(door), Rc::clone(&exchange), call, stream, max_size);
             spawn(&exchange, task);
         }
     }

@@ -29,7 +29,7 @@ impl Engine {
         let name = endpoint.stored.id.clone();
         let kind = endpoint.stored.settings.challenge;
         let text = id::random_id("", random());
-        let mut call = send::to(endpoint, if kind == Challenge::Options { "OPTIONS" } else { "GET" }, &self.policy);
+        let mut call = send::to(endpoint, if kind == Challenge::Options { "OPTIONS" } else { "GET" }, &self.rules);
         if kind == Challenge::Options {
             call.headers.push((Bytes::from_static(b"WebHook-Request-Origin"), Bytes::from_static(ORIGIN.as_bytes())));
         } else {

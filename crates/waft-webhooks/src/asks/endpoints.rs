@@ -81,6 +81,9 @@ impl Engine {
         shown.insert("stopped".into(), json!(stored.stopped));
         shown.insert("failing_since_ms".into(), json!(stored.failing_since));
         shown.insert("configured".into(), stored.configured.into());
+        if stored.origin {
+            shown.insert("origin".into(), true.into());
+        }
         if with_secrets {
             let now = now_ms();
             let secrets = stored
@@ -135,6 +138,7 @@ impl Engine {
             stopped: None,
             failing_since: None,
             configured: false,
+            origin: false,
         };
         self.judged(stored)
     }
@@ -143,7 +147,8 @@ impl Engine {
     fn judged(&self, stored: StoredEndpoint) -> Result<Endpoint, Answer> {
         let endpoint =
             Endpoint::new(stored, self.config.limits.https_only).map_err(|error| refuse(400, &error.to_string()))?;
-        if let Err(denial) = self.policy.check_target(&endpoint.target) {
+        self.rules.check(&endpoint.stored.settings).map_err(|error| refuse(400, &error))?;
+        if let Err(denial) = self.rules.policy.check_target(&endpoint.target) {
             return Err(refuse(400, &format!("the address policy refuses the url: {}", denial.rule)));
         }
         Ok(endpoint)
@@ -178,6 +183,9 @@ impl Engine {
             if settings.tls.key.is_none() && settings.tls.certificate == stored.settings.tls.certificate {
                 // It is not shown, so whoever sends back what was shown has not got it.
                 settings.tls.key.clone_from(&stored.settings.tls.key);
+            }
+            if stored.origin && settings.url != stored.settings.url {
+                return Err(refuse(409, "this endpoint was made for an origin, whose url it keeps"));
             }
             let same_place = settings.url == stored.settings.url && settings.challenge == stored.settings.challenge;
             let verified = settings.challenge == Challenge::None || (same_place && stored.verified);

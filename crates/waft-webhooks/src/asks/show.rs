@@ -24,14 +24,18 @@ impl Engine {
     fn described(&self, message: &Message, stored: &StoredMessage<'_>) -> Value {
         let app = self.core.apps.get(&message.app).map(|app| app.stored.id.as_str());
         let deliveries: Vec<Value> = message.deliveries.iter().map(|delivery| self.delivery(delivery)).collect();
-        json!({
+        let mut described = json!({
             "id": id::message_id(stored.seq, self.core.mark),
             "app": app,
             "type": stored.kind,
             "created_ms": id::taken_at(stored.seq),
             "bytes": stored.body.len(),
             "deliveries": deliveries,
-        })
+        });
+        if let (Some(request), Some(described)) = (&stored.request, described.as_object_mut()) {
+            described.insert("request".into(), json!({ "method": request.method, "url": request.url }));
+        }
+        described
     }
 
     fn delivery(&self, delivery: &Delivery) -> Value {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use waft_outbound::target::Target;
+use waft_outbound::{ClientIdentity, check_tls};
 use waft_store::Place;
 
-use super::filter::is_pattern;
+use super::filter::{is_pattern, wants};
 use super::sign::{Key, SecretError, Style};
 
 /// Most headers that an endpoint may add.
@@ -77,16 +79,32 @@ pub struct EndpointSettings {
     pub challenge: Challenge,
 }
 
-/// TLS towards an endpoint.
+/// TLS towards an endpoint. PEM that cannot be used is refused when the endpoint is made.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
-    /// Any certificate is accepted. For tests.
+    /// Any certificate is accepted, if the configuration allows that. For tests.
     pub insecure: bool,
+    /// Authorities that have signed its certificate, PEM, instead of those of the system.
+    pub ca: Option<String>,
     /// A certificate to present, PEM, with its chain.
     pub certificate: Option<String>,
     /// Its key, PEM.
     pub key: Option<String>,
+}
+
+impl TlsSettings {
+    /// The certificate to present, if there is one.
+    pub fn identity(&self) -> Option<ClientIdentity> {
+        let (certificate, key) = (self.certificate.as_deref()?, self.key.as_deref()?);
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        Some(ClientIdentity { certificates: bytes(certificate), key: bytes(key) })
+    }
+
+    /// The authorities to trust, if they are its own.
+    pub fn authorities(&self) -> Option<Bytes> {
+        self.ca.as_ref().map(|ca| Bytes::copy_from_slice(ca.as_bytes()))
+    }
 }
 
 /// How an endpoint proves that it wants to be called.
@@ -130,6 +148,9 @@ pub enum SettingsError {
     /// Certificate and key.
     #[error("tls.certificate and tls.key need each other")]
     Certificate,
+    /// A certificate, key or authority that cannot be used.
+    #[error("tls cannot be used: {0}")]
+    Tls(String),
     /// A limit of 0.
     #[error("concurrency_max, rate_per_s and timeout_s must be above 0, timeout_s at most 300")]
     Limit,
@@ -195,6 +216,10 @@ impl EndpointSettings {
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             return Err(SettingsError::Certificate);
+        }
+        if self.tls.ca.is_some() || self.tls.certificate.is_some() {
+            check_tls(self.tls.identity().as_ref(), self.tls.authorities().as_ref())
+                .map_err(|error| SettingsError::Tls(error.to_string()))?;
         }
         Ok(target)
     }
@@ -267,6 +292,9 @@ pub struct StoredEndpoint {
     /// It stands in the configuration, and cannot be changed by calls.
     #[serde(default)]
     pub configured: bool,
+    /// It was made for the origin of a URL, whose requests alone it gets.
+    #[serde(default)]
+    pub origin: bool,
 }
 
 /// An endpoint with what was made of its settings.
@@ -282,6 +310,8 @@ pub struct Endpoint {
     pub keys: Vec<Key>,
     /// Its own schedule.
     pub schedule: Option<Vec<u64>>,
+    /// When a request for its origin came last, in Unix milliseconds; 0 if not since the start.
+    pub used: u64,
 }
 
 impl Endpoint {
@@ -294,7 +324,7 @@ impl Endpoint {
         let keys = stored.secrets.iter().map(|secret| Key::parse(&secret.text)).collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| key.check(stored.settings.style))?;
         let schedule = stored.settings.schedule_ms();
-        Ok(Self { stored, place: None, target, keys, schedule })
+        Ok(Self { stored, place: None, target, keys, schedule, used: 0 })
     }
 
     /// The keys that sign at a time in Unix milliseconds, the newest first.
@@ -311,6 +341,11 @@ impl Endpoint {
     /// Whether new messages are taken for it: a stopped endpoint gets what it missed by a replay.
     pub fn takes(&self) -> bool {
         self.stored.stopped.is_none()
+    }
+
+    /// Whether it gets messages of a type that name no endpoint.
+    pub fn wants(&self, kind: &str) -> bool {
+        !self.stored.origin && wants(&self.stored.settings.types, kind)
     }
 
     /// The host that its breaker is for.
@@ -375,6 +410,10 @@ mod tests {
             check(&format!(r#"{{"url":"http://a/",{wrong}}}"#), Err(limit));
         }
         check(r#"{"url":"http://a/","tls":{"key":"x"}}"#, Err("tls.certificate and tls.key need each other"));
+        check(
+            r#"{"url":"https://a/","tls":{"ca":"x"}}"#,
+            Err("tls cannot be used: there is no certificate of an authority; give at least one in PEM"),
+        );
         let https = EndpointSettings { url: "http://a/".into(), ..EndpointSettings::default() };
         assert!(https.check(true).is_err());
     }

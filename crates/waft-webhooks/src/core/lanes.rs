@@ -264,6 +264,12 @@ impl Lanes {
         self.done(endpoint, host, HostNews::Nothing, None, now);
     }
 
+    /// Whether nothing waits in a lane, and nothing of it is under way.
+    pub(super) fn is_idle(&self, endpoint: u32) -> bool {
+        let idle = |lane: &Lane| lane.queue.is_empty() && lane.behind.is_empty() && lane.in_flight == 0;
+        self.lanes.get(&endpoint).is_none_or(idle)
+    }
+
     /// When something is to be done next if nothing happens; none if nothing waits.
     pub(super) fn deadline(&self) -> Option<u64> {
         if !self.ring.is_empty() {

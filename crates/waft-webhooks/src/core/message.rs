@@ -1,5 +1,7 @@
 //! What is kept in memory of a message: where it lies, and how far its deliveries are.
 
+use std::ops::{Deref, DerefMut};
+
 use waft_store::Place;
 
 /// A message and its deliveries. A million of them must fit into little memory, so its content stays on disk.
@@ -12,12 +14,70 @@ pub struct Message {
     /// What its order is kept by; 0 is nothing.
     pub order: u64,
     /// One for each endpoint.
-    pub deliveries: Box<[Delivery]>,
+    pub deliveries: Few<Delivery>,
     /// Where the tries lie, in their order.
-    pub attempts: Box<[Place]>,
+    pub attempts: Few<Place>,
 }
 
-const _: () = assert!(size_of::<Message>() <= 64);
+const _: () = assert!(size_of::<Message>() <= 56);
+
+/// A list that mostly has one entry, which then needs no memory beside that of its owner.
+#[derive(Clone, Debug, Default)]
+pub enum Few<T> {
+    /// Several entries. Boxed, as a vector in place would make every list as large as three words.
+    Many(Box<Vec<T>>),
+    /// Nothing.
+    #[default]
+    None,
+    /// One entry.
+    One(T),
+}
+
+impl<T> Few<T> {
+    /// Adds an entry at the end.
+    pub fn push(&mut self, entry: T) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(entry),
+            Self::One(first) => Self::Many(Box::new(vec![first, entry])),
+            Self::Many(mut all) => {
+                all.push(entry);
+                Self::Many(all)
+            }
+        };
+    }
+}
+
+impl<T> From<Vec<T>> for Few<T> {
+    fn from(mut all: Vec<T>) -> Self {
+        match all.len() {
+            0 => Self::None,
+            1 => all.pop().map_or(Self::None, Self::One),
+            _ => Self::Many(Box::new(all)),
+        }
+    }
+}
+
+impl<T> Deref for Few<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Many(all) => all,
+            Self::None => &[],
+            Self::One(entry) => std::slice::from_ref(entry),
+        }
+    }
+}
+
+impl<T> DerefMut for Few<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match self {
+            Self::Many(all) => all,
+            Self::None => &mut [],
+            Self::One(entry) => std::slice::from_mut(entry),
+        }
+    }
+}
 
 /// The delivery of a message to one endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,19 +161,13 @@ impl Message {
     pub fn put(&mut self, delivery: Delivery) {
         match self.delivery_mut(delivery.endpoint) {
             Some(known) => *known = delivery,
-            None => {
-                let mut all = std::mem::take(&mut self.deliveries).into_vec();
-                all.push(delivery);
-                self.deliveries = all.into();
-            }
+            None => self.deliveries.push(delivery),
         }
     }
 
     /// Adds a try.
     pub fn add_attempt(&mut self, place: Place) {
-        let mut all = std::mem::take(&mut self.attempts).into_vec();
-        all.push(place);
-        self.attempts = all.into();
+        self.attempts.push(place);
     }
 
     /// Bytes of it on disk.

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod id;
 mod lanes;
 mod message;
+mod messages;
 mod rate;
 pub mod record;
 mod replay;
@@ -32,7 +33,8 @@ pub use self::endpoint::{
 use self::id::Mark;
 pub use self::lanes::Turn;
 use self::lanes::{HostNews, LaneSettings, Lanes};
-pub use self::message::{Delivery, Message, State};
+pub use self::message::{Delivery, Few, Message, State};
+use self::messages::Messages;
 use self::record::{Attempt, Record};
 pub use self::search::{Found, Search};
 pub use self::tidy::Survivor;
@@ -117,7 +119,9 @@ pub struct Core {
     pub(crate) apps: BTreeMap<u32, App>,
     pub(crate) endpoints: BTreeMap<u32, Endpoint>,
     endpoint_ids: HashMap<String, u32>,
-    pub(crate) messages: BTreeMap<u64, Message>,
+    /// Endpoints that were made for an origin, by application and URL.
+    origins: HashMap<(u32, String), u32>,
+    messages: Messages,
     /// Messages by idempotency key.
     keys: HashMap<(u32, u64), u64>,
     /// The same in the order of time, to forget them.
@@ -128,8 +132,6 @@ pub struct Core {
     totals: Totals,
     /// Messages without an open delivery, the oldest first; some have gone or are open again.
     finished: VecDeque<u64>,
-    /// Messages taken in since the map was packed.
-    unpacked: usize,
 }
 
 /// A message that may be stored.
@@ -217,7 +219,8 @@ impl Core {
             apps: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             endpoint_ids: HashMap::new(),
-            messages: BTreeMap::new(),
+            origins: HashMap::new(),
+            messages: Messages::default(),
             keys: HashMap::new(),
             key_order: VecDeque::new(),
             lanes,
@@ -225,7 +228,6 @@ impl Core {
             last_number: 0,
             totals: Totals::default(),
             finished: VecDeque::new(),
-            unpacked: 0,
         }
     }
 
@@ -284,6 +286,9 @@ impl Core {
         let (number, app) = (endpoint.stored.number, endpoint.stored.app);
         self.last_number = self.last_number.max(number);
         self.endpoint_ids.insert(endpoint.stored.id.clone(), number);
+        if endpoint.stored.origin {
+            self.origins.insert((app, endpoint.stored.settings.url.clone()), number);
+        }
         self.lanes.set(number, lane_settings(&endpoint));
         self.endpoints.insert(number, endpoint);
         if let Some(app) = self.apps.get_mut(&app)
@@ -296,7 +301,7 @@ impl Core {
     /// Takes an endpoint away; what waits for it lies with the dead letters from now on.
     pub fn remove_endpoint(&mut self, number: u32, now: u64) {
         self.forget_endpoint(number);
-        for (seq, message) in &mut self.messages {
+        for (seq, message) in self.messages.iter_mut() {
             let Some(delivery) = message.delivery_mut(number).filter(|delivery| delivery.state.is_open()) else {
                 continue;
             };
@@ -304,7 +309,7 @@ impl Core {
             self.totals.open = self.totals.open.saturating_sub(1);
             self.totals.dead += 1;
             if message.is_finished() {
-                self.finished.push_back(*seq);
+                self.finished.push_back(seq);
             }
         }
     }
@@ -312,6 +317,7 @@ impl Core {
     pub(super) fn forget_endpoint(&mut self, number: u32) {
         if let Some(endpoint) = self.endpoints.remove(&number) {
             self.endpoint_ids.remove(&endpoint.stored.id);
+            self.origins.remove(&(endpoint.stored.app, endpoint.stored.settings.url));
             self.lanes.remove(number);
             if let Some(app) = self.apps.get_mut(&endpoint.stored.app) {
                 app.endpoints.retain(|other| *other != number);
@@ -351,16 +357,34 @@ impl Core {
         Ok(Prepared::New { seq, deliveries })
     }
 
-    /// The endpoints of an application that want a type.
+    /// The endpoints of an application that want a type, or those of `only`.
     fn receivers<'a>(&'a self, app: u32, kind: &'a str, only: Option<&'a [u32]>) -> impl Iterator<Item = u32> + 'a {
         let all = self.apps.get(&app).map(|app| app.endpoints.as_slice()).unwrap_or_default();
-        all.iter().copied().filter(move |number| {
+        only.unwrap_or(all).iter().copied().filter(move |number| {
             let wants = |endpoint: &Endpoint| match only {
-                Some(only) => only.contains(number),
-                None => filter::wants(&endpoint.stored.settings.types, kind),
+                Some(_) => endpoint.stored.app == app,
+                None => endpoint.wants(kind),
             };
             self.endpoints.get(number).is_some_and(|endpoint| endpoint.takes() && wants(endpoint))
         })
+    }
+
+    /// The endpoint that was made for an origin, by its URL.
+    pub fn origin(&self, app: u32, url: &str) -> Option<u32> {
+        self.origins.get(&(app, url.to_owned())).copied()
+    }
+
+    /// Forgets an origin that nothing waits for and nothing came for of late. Returns its number.
+    pub fn forget_unused_origin(&mut self, app: u32, now: u64) -> Option<u32> {
+        const UNUSED_MS: u64 = 3_600_000;
+        let unused = |number: &&u32| {
+            let endpoint = self.endpoints.get(number);
+            endpoint.is_some_and(|known| known.stored.origin && now.saturating_sub(known.used) > UNUSED_MS)
+                && self.lanes.is_idle(**number)
+        };
+        let number = *self.apps.get(&app)?.endpoints.iter().find(unused)?;
+        self.forget_endpoint(number);
+        Some(number)
     }
 
     /// Takes in a message that is stored: its deliveries begin.
@@ -376,13 +400,12 @@ impl Core {
                 self.totals.dead += 1;
             }
         }
-        let message = Message { place, app, order, deliveries: deliveries.into(), attempts: Box::default() };
+        let message = Message { place, app, order, deliveries: deliveries.into(), attempts: Few::None };
         self.totals.live_bytes += message.disk_bytes();
         if message.is_finished() {
             self.finished.push_back(seq);
         }
         self.messages.insert(seq, message);
-        self.unpacked += 1;
     }
 
     /// Gives up a message that was prepared and could not be stored.
@@ -397,7 +420,7 @@ impl Core {
     pub fn next(&mut self, now: u64) -> Option<(Turn, Place)> {
         loop {
             let turn = self.lanes.next(now)?;
-            let due = self.messages.get_mut(&turn.seq).and_then(|message| {
+            let due = self.messages.get_mut(turn.seq).and_then(|message| {
                 let place = message.place;
                 let delivery = message.delivery_mut(turn.endpoint)?;
                 // An entry of a lane may be older than what happened to its delivery.
@@ -410,7 +433,7 @@ impl Core {
             match due {
                 Some(place) => return Some((turn, place)),
                 None => {
-                    let order = self.messages.get(&turn.seq).map_or(0, |message| message.order);
+                    let order = self.messages.get(turn.seq).map_or(0, |message| message.order);
                     let host = self.host_of(turn.endpoint);
                     self.lanes.skip(turn.endpoint, &host, now);
                     self.lanes.release(turn.endpoint, order, now);
@@ -434,7 +457,7 @@ impl Core {
         }
         let schedule: Vec<u64> = self.schedule_of(turn.endpoint).to_vec();
         let endpoint_is_there = self.endpoints.contains_key(&turn.endpoint);
-        let Some(message) = self.messages.get_mut(&turn.seq) else { return consequence };
+        let Some(message) = self.messages.get_mut(turn.seq) else { return consequence };
         let order = message.order;
         let Some(delivery) = message.delivery_mut(turn.endpoint) else { return consequence };
         if delivery.state != State::Sending {
@@ -481,7 +504,7 @@ impl Core {
             notices.push(Notice::Dead { endpoint: turn.endpoint, seq: turn.seq });
         }
         self.lanes.release(turn.endpoint, order, now);
-        if self.messages.get(&turn.seq).is_some_and(Message::is_finished) {
+        if self.messages.get(turn.seq).is_some_and(Message::is_finished) {
             self.finished.push_back(turn.seq);
         }
     }
@@ -492,6 +515,10 @@ impl Core {
         let stored = &mut endpoint.stored;
         if verdict.good {
             stored.failing_since = None;
+            return;
+        }
+        if stored.origin {
+            // One URL of many says nothing of the others, and nobody would start it again.
             return;
         }
         let since = *stored.failing_since.get_or_insert(now);
@@ -511,7 +538,7 @@ impl Core {
         if !self.endpoints.get(&endpoint)?.takes() || self.totals.open >= self.limits.queue_max {
             return None;
         }
-        let message = self.messages.get_mut(&seq)?;
+        let message = self.messages.get_mut(seq)?;
         if let Some(known) = message.delivery(endpoint) {
             if known.state.is_open() {
                 return None;
@@ -528,7 +555,7 @@ impl Core {
 
     /// A try is stored at this place.
     pub fn attempt_stored(&mut self, seq: u64, place: Place) {
-        if let Some(message) = self.messages.get_mut(&seq) {
+        if let Some(message) = self.messages.get_mut(seq) {
             message.add_attempt(place);
             self.totals.live_bytes += place.disk_bytes();
         }

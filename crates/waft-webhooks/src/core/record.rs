@@ -49,8 +49,23 @@ pub struct StoredMessage<'a> {
     pub content_type: &'a str,
     /// The endpoints it goes to.
     pub deliveries: Vec<Delivery>,
+    /// The request that it is; none for what is posted to registered endpoints.
+    pub request: Option<StoredRequest<'a>>,
     /// The body.
     pub body: &'a [u8],
+}
+
+/// A request that is delivered as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRequest<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// Where to.
+    pub url: &'a str,
+    /// Any certificate will do.
+    pub ignore_tls_errors: bool,
+    /// Header lines.
+    pub headers: Vec<(&'a [u8], &'a [u8])>,
 }
 
 /// One try of a delivery.
@@ -111,7 +126,8 @@ impl<'a> Record<'a> {
             5 => Self::Endpoint(rest.all()),
             6 => Self::EndpointGone(rest.u32()?),
             7 => Self::Mark(Mark(rest.u64()?)),
-            8 => Self::Message(StoredMessage::decode(&mut rest)?),
+            8 => Self::Message(StoredMessage::decode(&mut rest, false)?),
+            9 => Self::Message(StoredMessage::decode(&mut rest, true)?),
             _ => return Err(Unknown),
         };
         if rest.0.is_empty() { Ok(record) } else { Err(Unknown) }
@@ -121,7 +137,7 @@ impl<'a> Record<'a> {
 impl<'a> StoredMessage<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(64 + self.kind.len() + 16 * self.deliveries.len() + self.body.len());
-        put_kind(out, 8, &self.seq.to_le_bytes());
+        put_kind(out, if self.request.is_some() { 9 } else { 8 }, &self.seq.to_le_bytes());
         out.extend_from_slice(&self.app.to_le_bytes());
         out.extend_from_slice(&self.order.to_le_bytes());
         out.extend_from_slice(&self.idempotency.to_le_bytes());
@@ -130,10 +146,13 @@ impl<'a> StoredMessage<'a> {
         let count = u16::try_from(self.deliveries.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&count.to_le_bytes());
         self.deliveries.iter().take(usize::from(count)).for_each(|delivery| put_delivery(out, delivery));
+        if let Some(request) = &self.request {
+            request.encode(out);
+        }
         out.extend_from_slice(self.body);
     }
 
-    fn decode(bytes: &mut Cursor<'a>) -> Result<Self, Unknown> {
+    fn decode(bytes: &mut Cursor<'a>, is_request: bool) -> Result<Self, Unknown> {
         Ok(Self {
             seq: bytes.u64()?,
             app: bytes.u32()?,
@@ -142,7 +161,31 @@ impl<'a> StoredMessage<'a> {
             kind: bytes.text()?,
             content_type: bytes.text()?,
             deliveries: (0..bytes.u16()?).map(|_| bytes.delivery()).collect::<Result<_, _>>()?,
+            request: is_request.then(|| StoredRequest::decode(bytes)).transpose()?,
             body: bytes.all(),
+        })
+    }
+}
+
+impl<'a> StoredRequest<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_text(out, self.method);
+        put_bytes(out, self.url.as_bytes());
+        out.push(u8::from(self.ignore_tls_errors));
+        let count = u16::try_from(self.headers.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&count.to_le_bytes());
+        for (name, value) in self.headers.iter().take(usize::from(count)) {
+            put_bytes(out, name);
+            put_bytes(out, value);
+        }
+    }
+
+    fn decode(bytes: &mut Cursor<'a>) -> Result<Self, Unknown> {
+        Ok(Self {
+            method: bytes.text()?,
+            url: str::from_utf8(bytes.bytes()?).map_err(|_cause| Unknown)?,
+            ignore_tls_errors: bytes.u8()? != 0,
+            headers: (0..bytes.u16()?).map(|_| Ok((bytes.bytes()?, bytes.bytes()?))).collect::<Result<_, Unknown>>()?,
         })
     }
 }
@@ -187,6 +230,12 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes().get(..length).unwrap_or_default());
 }
 
+/// Bytes of any length that a record can have.
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
 fn put_delivery(out: &mut Vec<u8>, delivery: &Delivery) {
     out.extend_from_slice(&delivery.endpoint.to_le_bytes());
     out.extend_from_slice(&delivery.attempts.to_le_bytes());
@@ -226,6 +275,13 @@ impl<'a> Cursor<'a> {
         str::from_utf8(text).map_err(|_cause| Unknown)
     }
 
+    fn bytes(&mut self) -> Result<&'a [u8], Unknown> {
+        let length = usize::try_from(self.u32()?).map_err(|_cause| Unknown)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(Unknown)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
     fn delivery(&mut self) -> Result<Delivery, Unknown> {
         Ok(Delivery {
             endpoint: self.u32()?,
@@ -260,8 +316,14 @@ mod tests {
         fn messages_are_read_as_they_were_written(
             seq: u64, app: u32, order: u64, idempotency: u64, kind in "\\PC{0,20}", content_type in "\\PC{0,20}",
             deliveries in proptest::collection::vec(delivery(), 0..5), body: Vec<u8>,
+            request in proptest::option::of(("\\PC{0,20}", "\\PC{0,20}", any::<bool>(), any::<Vec<(Vec<u8>, Vec<u8>)>>())),
         ) {
-            let message = StoredMessage { seq, app, order, idempotency, kind: &kind, content_type: &content_type, deliveries, body: &body };
+            let request = request.as_ref().map(|(method, url, ignore_tls_errors, headers)| StoredRequest {
+                method, url, ignore_tls_errors: *ignore_tls_errors,
+                headers: headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect(),
+            });
+            let message =
+                StoredMessage { seq, app, order, idempotency, kind: &kind, content_type: &content_type, deliveries, request, body: &body };
             let record = Record::Message(message);
             let written = record.encode();
             prop_assert_eq!(Record::decode(&written), Ok(record.clone()));

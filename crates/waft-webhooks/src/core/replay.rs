@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use waft_store::Place;
 
 use super::record::Record;
-use super::{Core, Delivery, Endpoint, Message, State, StoredApp, StoredEndpoint};
+use super::{Core, Delivery, Endpoint, Few, Message, State, StoredApp, StoredEndpoint};
 
 impl Core {
     /// Takes in a record of the store, in the order in which they were written.
@@ -29,13 +29,13 @@ impl Core {
             Record::Message(message) => {
                 self.last_seq = self.last_seq.max(message.seq);
                 self.remember_key(message.app, message.idempotency, message.seq);
-                let attempts = Box::default();
+                let attempts = Few::None;
                 let deliveries = message.deliveries.clone().into();
                 let message_of = Message { place, app: message.app, order: message.order, deliveries, attempts };
                 self.messages.insert(message.seq, message_of);
             }
             Record::Attempt(attempt) => {
-                if let Some(message) = self.messages.get_mut(&attempt.seq) {
+                if let Some(message) = self.messages.get_mut(attempt.seq) {
                     if !attempt.moved {
                         message.put(attempt.delivery);
                         let good = attempt.delivery.state == State::Delivered;
@@ -48,7 +48,7 @@ impl Core {
                 }
             }
             Record::Delivery { seq, delivery } => {
-                if let Some(message) = self.messages.get_mut(seq) {
+                if let Some(message) = self.messages.get_mut(*seq) {
                     message.put(*delivery);
                 }
             }
@@ -60,27 +60,25 @@ impl Core {
         let unknown = |endpoints: &BTreeMap<u32, Endpoint>, delivery: &Delivery| {
             delivery.state.is_open() && !endpoints.contains_key(&delivery.endpoint)
         };
-        for (seq, message) in &mut self.messages {
+        for (seq, message) in self.messages.iter_mut() {
             for delivery in message.deliveries.iter_mut().filter(|delivery| unknown(&self.endpoints, delivery)) {
                 delivery.state = State::Dead;
             }
-            for delivery in &message.deliveries {
+            for delivery in message.deliveries.iter() {
                 match delivery.state {
                     State::Pending | State::Sending => {
                         self.totals.open += 1;
-                        self.lanes.put(delivery.endpoint, *seq, delivery.due, message.order);
+                        self.lanes.put(delivery.endpoint, seq, delivery.due, message.order);
                     }
                     State::Dead => self.totals.dead += 1,
                     State::Delivered => {}
                 }
             }
             if message.is_finished() {
-                self.finished.push_back(*seq);
+                self.finished.push_back(seq);
             }
             self.totals.live_bytes += message.disk_bytes();
         }
         self.forget_keys(now);
-        self.unpacked = self.messages.len();
-        self.pack();
     }
 }

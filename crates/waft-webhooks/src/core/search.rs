@@ -48,13 +48,13 @@ impl Core {
     pub fn search(&self, search: &Search, limit: usize) -> Found {
         let mut found = Found::default();
         let end = search.before.unwrap_or(u64::MAX).max(search.since);
-        for (looked_at, (seq, message)) in self.messages.range(search.since..end).rev().enumerate() {
+        for (looked_at, (seq, message)) in self.messages.newest_first(search.since, end).enumerate() {
             if found.seqs.len() >= limit || looked_at >= LOOKED_AT_MAX {
                 found.next = Some(seq + 1);
                 break;
             }
             if search.fits(message) {
-                found.seqs.push(*seq);
+                found.seqs.push(seq);
             }
         }
         found
@@ -62,6 +62,6 @@ impl Core {
 
     /// A message of this number.
     pub fn message(&self, seq: u64) -> Option<&Message> {
-        self.messages.get(&seq)
+        self.messages.get(seq)
     }
 }

@@ -45,6 +45,7 @@ impl World {
             verified: true,
             failing_since: None,
             configured: false,
+            origin: false,
         };
         let place = self.write(Record::Endpoint(&serde_json::to_vec(&stored).unwrap()).encode());
         self.core.put_endpoint(Endpoint { place: Some(place), ..Endpoint::new(stored, false).unwrap() });
@@ -62,6 +63,7 @@ impl World {
             kind,
             content_type: "",
             deliveries: deliveries.clone(),
+            request: None,
             body: b"{}",
         };
         let place = self.write(Record::Message(message).encode());
@@ -91,7 +93,7 @@ impl World {
     }
 
     fn state(&self, seq: u64, endpoint: u32) -> State {
-        self.core.messages[&seq].delivery(endpoint).unwrap().state
+        self.core.messages.get(seq).unwrap().delivery(endpoint).unwrap().state
     }
 }
 
@@ -109,7 +111,7 @@ fn a_message_goes_to_those_who_want_its_type() {
     let mut endpoints: Vec<u32> = std::iter::from_fn(|| world.core.next(NOW)).map(|(turn, _)| turn.endpoint).collect();
     endpoints.sort_unstable();
     assert_eq!(endpoints, [2, 4]);
-    assert_eq!(world.core.messages[&seq].deliveries.len(), 2);
+    assert_eq!(world.core.messages.get(seq).unwrap().deliveries.len(), 2);
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn what_is_finished_and_old_is_forgotten_and_dead_letters_stay_longer() {
     }
     assert_eq!(world.core.forget(NOW + DAY, false), (0, 0));
     assert_eq!(world.core.forget(NOW + 4 * DAY, false), (1, 0));
-    let left: Vec<u64> = world.core.messages.keys().copied().collect();
+    let left: Vec<u64> = world.core.messages.iter().map(|(seq, _)| seq).collect();
     assert_eq!(left, [dead, open]);
     assert!(!left.contains(&good));
     assert_eq!(world.core.forget(NOW + 31 * DAY, false), (2, 1));
@@ -213,7 +215,7 @@ fn a_disk_that_fills_lets_finished_messages_go_and_no_others() {
     let (turn, _) = world.core.next(world.now).unwrap();
     world.finish(turn, answer(200));
     assert_eq!(world.core.forget(NOW, true), (1, 0));
-    assert_eq!(world.core.messages.keys().copied().collect::<Vec<_>>(), [open]);
+    assert_eq!(world.core.messages.iter().map(|(seq, _)| seq).collect::<Vec<_>>(), [open]);
 }
 
 #[test]
@@ -274,7 +276,7 @@ proptest! {
                 _ => {
                     // A message moves to the end of the log, then the process ends.
                     if let Some(seq) = all.get(usize::from(detail) % all.len().max(1)).copied() {
-                        let place = world.core.messages[&seq].place;
+                        let place = world.core.messages.get(seq).unwrap().place;
                         let record = world.log[place.offset as usize].1.clone();
                         let Record::Message(stored) = Record::decode(&record).unwrap() else { panic!("no message") };
                         let renewed = world.core.renew(&stored).unwrap();

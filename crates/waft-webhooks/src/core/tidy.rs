@@ -21,23 +21,7 @@ pub enum Survivor {
     Message(u64),
 }
 
-/// Messages below which packing gains nothing.
-const PACKED_MIN: usize = 50_000;
-
 impl Core {
-    /// Gives memory back: a map whose keys come in ascending order has nodes that are half empty, one that is made of all
-    /// at once has full ones. Done when a third of the messages are new, so that each is moved a few times at most.
-    pub fn pack(&mut self) {
-        if self.unpacked >= PACKED_MIN && self.unpacked >= self.messages.len() / 3 {
-            // Joining two maps makes the nodes one after the other, and gives the old ones back on the way; collecting would
-            // hold everything twice.
-            let mut rest = std::mem::take(&mut self.messages);
-            self.messages.extend(rest.pop_first());
-            self.messages.append(&mut rest);
-            self.unpacked = 0;
-        }
-    }
-
     /// Forgets what is too old or too much. `pressed` says that the disk is nearly full: then what is finished goes
     /// before its time. Returns how many messages went, and how many of them were never delivered.
     pub fn forget(&mut self, now: u64, pressed: bool) -> (usize, usize) {
@@ -47,7 +31,7 @@ impl Core {
         for _ in 0..FORGET_MAX {
             let Some(seq) = self.finished.front().copied() else { break };
             let crowd = self.finished.len() > self.limits.keep_max;
-            let may_go = match self.messages.get(&seq) {
+            let may_go = match self.messages.get(seq) {
                 None => true,
                 Some(message) if !message.is_finished() => true,
                 // Dead letters are kept as long as what waits, unless there are too many of everything.
@@ -63,15 +47,15 @@ impl Core {
                 continue;
             }
             self.finished.pop_front();
-            if self.messages.get(&seq).is_some_and(super::Message::is_finished) {
+            if self.messages.get(seq).is_some_and(super::Message::is_finished) {
                 gone += usize::from(self.drop_message(seq));
             }
         }
-        while let Some(seq) = self.messages.first_key_value().map(|(seq, _)| *seq) {
+        while let Some(seq) = self.messages.first() {
             if !self.is_too_old(seq, now) || gone >= FORGET_MAX {
                 break;
             }
-            lost += usize::from(self.messages.get(&seq).is_some_and(|message| !message.is_finished()));
+            lost += usize::from(self.messages.get(seq).is_some_and(|message| !message.is_finished()));
             gone += usize::from(self.drop_message(seq));
         }
         (gone, lost)
@@ -81,7 +65,7 @@ impl Core {
     fn rotate_dead_letter(&mut self, seq: u64, kept_since: u64) -> bool {
         let is_dead = self
             .messages
-            .get(&seq)
+            .get(seq)
             .is_some_and(|message| message.deliveries.iter().any(|delivery| delivery.state == State::Dead));
         let newest = self.finished.back().copied().unwrap_or(0);
         if is_dead && seq < kept_since && newest != seq {
@@ -97,9 +81,9 @@ impl Core {
     }
 
     fn drop_message(&mut self, seq: u64) -> bool {
-        let Some(message) = self.messages.remove(&seq) else { return false };
+        let Some(message) = self.messages.remove(seq) else { return false };
         self.totals.live_bytes = self.totals.live_bytes.saturating_sub(message.disk_bytes());
-        for delivery in &message.deliveries {
+        for delivery in message.deliveries.iter() {
             match delivery.state {
                 State::Pending | State::Sending => self.totals.open = self.totals.open.saturating_sub(1),
                 State::Dead => self.totals.dead = self.totals.dead.saturating_sub(1),
@@ -135,13 +119,13 @@ impl Core {
         let endpoints = self.endpoints.iter().filter(|(_, endpoint)| lies_there(endpoint.place));
         found.extend(endpoints.map(|(number, _)| Survivor::Endpoint(*number)));
         let messages = self.messages.iter().filter(|(_, message)| lies_there(Some(message.place)));
-        found.extend(messages.map(|(seq, _)| Survivor::Message(*seq)));
+        found.extend(messages.map(|(seq, _)| Survivor::Message(seq)));
         found
     }
 
     /// A stored message with the states it has now.
     pub fn renew(&self, stored: &StoredMessage<'_>) -> Option<Vec<u8>> {
-        let deliveries = self.messages.get(&stored.seq)?.deliveries.to_vec();
+        let deliveries = self.messages.get(stored.seq)?.deliveries.to_vec();
         Some(Record::Message(StoredMessage { deliveries, ..stored.clone() }).encode())
     }
 
@@ -152,7 +136,7 @@ impl Core {
 
     /// A message lies elsewhere now.
     pub fn moved(&mut self, seq: u64, to: Place) {
-        if let Some(message) = self.messages.get_mut(&seq) {
+        if let Some(message) = self.messages.get_mut(seq) {
             self.totals.live_bytes =
                 (self.totals.live_bytes + to.disk_bytes()).saturating_sub(message.place.disk_bytes());
             message.place = to;
@@ -161,7 +145,7 @@ impl Core {
 
     /// A try lies elsewhere now.
     pub fn attempt_moved(&mut self, seq: u64, from: Place, to: Place) {
-        if let Some(message) = self.messages.get_mut(&seq)
+        if let Some(message) = self.messages.get_mut(seq)
             && let Some(place) = message.attempts.iter_mut().find(|place| **place == from)
         {
             *place = to;

@@ -89,7 +89,7 @@ impl Engine {
 
     fn move_message(&mut self, seq: u64) {
         let Some(message) = self.core.message(seq) else { return };
-        let (place, attempts) = (message.place, message.attempts.clone());
+        let (place, attempts) = (message.place, message.attempts.to_vec());
         // What is damaged cannot be kept.
         let Ok(bytes) = self.reader.read(place) else { return };
         let Ok(Record::Message(stored)) = Record::decode(&bytes) else { return };

@@ -1,6 +1,7 @@
 //! Taking messages in: judged, stored, and answered when they are on the disk.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -8,14 +9,15 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use waft_gateway::Answer;
 use waft_grip::item::{Item, ResponseBody};
+use waft_outbound::zurl::{NotKept, Receipt};
 use waft_store::{Failure, Place, Room};
 
 use super::{Caller, Engine, WRITE_QUEUE_MAX, now_ms};
-use crate::answers::{accepted, refuse};
-use crate::core::record::{Record, StoredMessage};
+use crate::answers::refuse;
+use crate::core::record::{Record, StoredMessage, StoredRequest};
 use crate::core::{Delivery, Endpoint, Prepared, Refused, StoredApp, id};
 use crate::metrics::add;
-use crate::submit::NewMessage;
+use crate::submit::{NewMessage, NewRequest};
 
 /// What follows when a record is on the disk.
 pub(crate) enum Then {
@@ -63,11 +65,34 @@ pub(crate) struct Taken {
 /// The messages of one call.
 pub(crate) struct Batch {
     left: usize,
-    results: Vec<Value>,
+    results: Vec<Option<Stored>>,
     failed: Option<Failure>,
     list: bool,
-    /// Nobody waits for messages of waft's own.
-    reply: Option<oneshot::Sender<Answer>>,
+    reply: Reply,
+}
+
+/// A message that is on the disk.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored {
+    seq: u64,
+    /// How many endpoints it goes to; none if it was here before.
+    deliveries: Option<usize>,
+}
+
+/// Who waits for it.
+pub(crate) enum Reply {
+    /// A call of the API.
+    Answer(oneshot::Sender<Answer>),
+    /// Nobody: it is of waft's own, or was answered.
+    Nobody,
+    /// A program that speaks ZHTTP.
+    Receipt(oneshot::Sender<Result<Receipt, NotKept>>),
+}
+
+impl Batch {
+    fn new(count: usize, list: bool, reply: Reply) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Self { left: count, results: vec![None; count], failed: None, list, reply }))
+    }
 }
 
 impl Engine {
@@ -85,16 +110,25 @@ impl Engine {
                 Err(answer) => return answer_with(reply, answer),
             }
         }
-        if self.writer.queued_bytes() > WRITE_QUEUE_MAX {
+        if self.is_behind() {
             add(&self.shared.metrics.refused, judged.len() as u64);
             return answer_with(reply, refuse(503, "the disk does not keep up; send again later"));
         }
         let count = judged.len();
-        let results = vec![Value::Null; count];
-        let batch = Rc::new(RefCell::new(Batch { left: count, results, failed: None, list, reply: Some(reply) }));
+        let batch = Batch::new(count, list, Reply::Answer(reply));
         for (place, (app, only, message)) in judged.into_iter().enumerate() {
             self.take_message(app, &message, only.as_deref(), place, &batch);
         }
+    }
+
+    /// Whether so much waits for the disk that nothing more is taken.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.writer.queued_bytes() > WRITE_QUEUE_MAX
+    }
+
+    /// Takes one message that was judged.
+    pub(crate) fn submit_one(&mut self, app: u32, message: &NewMessage, only: Option<&[u32]>, reply: Reply) {
+        self.take_message(app, message, only, 0, &Batch::new(1, false, reply));
     }
 
     /// The application of a message, and the endpoints it is meant for.
@@ -108,6 +142,8 @@ impl Engine {
                 None => return Err(refuse(404, &format!("there is no endpoint `{id}`"))),
             }
         }
+        only.sort_unstable();
+        only.dedup();
         Ok((app, Some(only)))
     }
 
@@ -133,6 +169,7 @@ impl Engine {
                     kind: &message.kind,
                     content_type: &message.content_type,
                     deliveries: deliveries.clone(),
+                    request: message.request.as_ref().map(stored_request),
                     body: &message.body,
                 });
                 let taken = Taken { seq, app, order: message.order, key: message.idempotency, deliveries };
@@ -141,7 +178,7 @@ impl Engine {
             Err(Refused::QueueFull) => {
                 add(&self.shared.metrics.refused, 1);
                 batch.borrow_mut().failed = Some(Failure::Full);
-                Self::one_done(batch, place, Value::Null);
+                self.one_done(batch, place, None);
             }
         }
     }
@@ -153,33 +190,13 @@ impl Engine {
     }
 
     fn submit_internal(&mut self, app: u32, kind: &str, body: Vec<u8>, only: Option<&[u32]>) {
-        let message = NewMessage {
-            app: None,
-            kind: kind.to_owned(),
-            content_type: "application/json".to_owned(),
-            order: 0,
-            idempotency: 0,
-            endpoints: None,
-            body,
-        };
-        let batch = Batch { left: 1, results: vec![Value::Null], failed: None, list: false, reply: None };
-        self.take_message(app, &message, only, 0, &Rc::new(RefCell::new(batch)));
+        self.submit_one(app, &own_message(kind, body), only, Reply::Nobody);
     }
 
     /// Sends a message that tries an endpoint out.
     pub(crate) fn submit_test(&mut self, app: u32, endpoint: u32, reply: oneshot::Sender<Answer>) {
         let body = json!({ "type": "webhooks.test", "timestamp_ms": now_ms(), "data": {} }).to_string().into_bytes();
-        let batch = Batch { left: 1, results: vec![Value::Null], failed: None, list: false, reply: Some(reply) };
-        let message = NewMessage {
-            app: None,
-            kind: "webhooks.test".to_owned(),
-            content_type: "application/json".to_owned(),
-            order: 0,
-            idempotency: 0,
-            endpoints: None,
-            body,
-        };
-        self.take_message(app, &message, Some(&[endpoint]), 0, &Rc::new(RefCell::new(batch)));
+        self.submit_one(app, &own_message("webhooks.test", body), Some(&[endpoint]), Reply::Answer(reply));
     }
 
     /// An item of a channel becomes a message for those who are subscribed to it.
@@ -220,12 +237,11 @@ impl Engine {
             Then::Nothing => {}
             Then::Message(taken, place, batch) => self.message_stored(taken, place, &batch, result),
             Then::Known(seq, place, batch) => {
-                let known = json!({ "id": id::message_id(seq, self.core.mark), "duplicate": true });
                 // The first coming may have failed meanwhile.
                 if self.core.message(seq).is_none() {
                     batch.borrow_mut().failed = Some(Failure::Io);
                 }
-                Self::one_done(&batch, place, known);
+                self.one_done(&batch, place, Some(Stored { seq, deliveries: None }));
             }
             Then::Attempt(seq) => {
                 if let Ok(Some(place)) = result {
@@ -316,20 +332,19 @@ impl Engine {
                 let count = deliveries.len();
                 self.core.accept(seq, stored_at, app, order, deliveries, now_ms());
                 self.shared.metrics.messages.fetch_add(1, Ordering::Relaxed);
-                let mark = self.core.mark;
-                Self::one_done(batch, place, json!({ "id": id::message_id(seq, mark), "deliveries": count }));
+                self.one_done(batch, place, Some(Stored { seq, deliveries: Some(count) }));
             }
             failed => {
                 self.core.give_up(seq, app, key, deliveries.len());
                 add(&self.shared.metrics.refused, 1);
                 batch.borrow_mut().failed = Some(failed.err().unwrap_or(Failure::Io));
-                Self::one_done(batch, place, Value::Null);
+                self.one_done(batch, place, None);
             }
         }
     }
 
     /// One message of a call has come to its end; after the last the caller is answered.
-    fn one_done(batch: &Rc<RefCell<Batch>>, place: usize, result: Value) {
+    fn one_done(&self, batch: &Rc<RefCell<Batch>>, place: usize, result: Option<Stored>) {
         let mut batch = batch.borrow_mut();
         if let Some(slot) = batch.results.get_mut(place) {
             *slot = result;
@@ -338,14 +353,61 @@ impl Engine {
         if batch.left > 0 {
             return;
         }
-        let Some(reply) = batch.reply.take() else { return };
         let results = std::mem::take(&mut batch.results);
-        let answer = match (batch.failed, batch.list) {
-            (Some(failure), _) => failure_answer(failure),
-            (None, true) => accepted(&json!({ "messages": results })),
-            (None, false) => accepted(results.first().unwrap_or(&Value::Null)),
-        };
-        answer_with(reply, answer);
+        match (std::mem::replace(&mut batch.reply, Reply::Nobody), batch.failed) {
+            (Reply::Nobody, _) => {}
+            (Reply::Answer(reply), Some(failure)) => answer_with(reply, failure_answer(failure)),
+            (Reply::Answer(reply), None) => answer_with(reply, self.taken(&results, batch.list)),
+            (Reply::Receipt(reply), failed) => {
+                let receipt = |stored: &Stored| {
+                    let id = id::message_id(stored.seq, self.core.mark);
+                    Receipt { id, duplicate: stored.deliveries.is_none() }
+                };
+                let stored = results.first().copied().flatten().filter(|_| failed.is_none());
+                // Whoever asked may have gone.
+                let _gone = reply.send(stored.as_ref().map(receipt).ok_or(NotKept::Full));
+            }
+        }
+    }
+
+    /// The answer to a call whose messages are on the disk. Written by hand, as this is done for every message.
+    fn taken(&self, results: &[Option<Stored>], list: bool) -> Answer {
+        let mut text = String::with_capacity(64 * results.len() + 16);
+        text.push_str(if list { "{\"messages\":[" } else { "" });
+        for (place, stored) in results.iter().flatten().enumerate() {
+            text.push_str(if place > 0 { "," } else { "" });
+            let id = id::message_id(stored.seq, self.core.mark);
+            // Writing into a string cannot fail.
+            let _ = match stored.deliveries {
+                Some(count) => write!(text, "{{\"id\":\"{id}\",\"deliveries\":{count}}}"),
+                None => write!(text, "{{\"id\":\"{id}\",\"duplicate\":true}}"),
+            };
+        }
+        text.push_str(if list { "]}\n" } else { "\n" });
+        Answer::new(202, "application/json", text)
+    }
+}
+
+/// A message about webhooks.
+fn own_message(kind: &str, body: Vec<u8>) -> NewMessage {
+    NewMessage {
+        app: None,
+        kind: kind.to_owned(),
+        content_type: "application/json".to_owned(),
+        order: 0,
+        idempotency: 0,
+        endpoints: None,
+        body,
+        request: None,
+    }
+}
+
+fn stored_request(request: &NewRequest) -> StoredRequest<'_> {
+    StoredRequest {
+        method: &request.method,
+        url: &request.url,
+        ignore_tls_errors: request.ignore_tls_errors,
+        headers: request.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect(),
     }
 }
 

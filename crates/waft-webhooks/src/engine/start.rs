@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tracing::{error, info, warn};
-use waft_outbound::policy::{Policy, Profile};
 use waft_outbound::{Client, Limits, Lookup};
 use waft_store::{Log, Options, Reader, Room, Writer};
 
@@ -18,6 +17,7 @@ use crate::config::{StartError, WebhooksConfig};
 use crate::core::id::Mark;
 use crate::core::record::Record;
 use crate::core::{Core, Endpoint, Secret, StoredApp, StoredEndpoint};
+use crate::send::Rules;
 
 /// Time to reach a receiver.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,11 +89,6 @@ fn run(
     };
     let local = tokio::task::LocalSet::new();
     let limits = Limits { connect_timeout: CONNECT_TIMEOUT, ..Limits::default() };
-    let policy = Policy {
-        profile: Profile::Hardened { exceptions: config.allow.clone(), deny: config.deny.clone() },
-        self_addresses: config.self_addresses.clone(),
-        ..Policy::hardened()
-    };
     local.block_on(&runtime, async {
         let mut engine = Engine {
             core,
@@ -103,7 +98,11 @@ fn run(
             entries: Vec::new(),
             then: VecDeque::new(),
             client: Client::new(limits, Lookup::System),
-            policy: Arc::new(policy),
+            rules: Rules {
+                policy: Arc::new(config.policy.clone()),
+                allow_insecure: config.allow_insecure,
+                timeout: config.timeout,
+            },
             in_flight: 0,
             cleaning: None,
             told: VecDeque::new(),
@@ -197,9 +196,11 @@ impl Engine {
             verified: true,
             failing_since: known.and_then(|known| known.failing_since),
             configured: true,
+            origin: false,
         };
         let record = Record::Endpoint(&serde_json::to_vec(&stored).unwrap_or_default()).encode();
         let endpoint = Endpoint::new(stored, self.config.limits.https_only).map_err(|error| error.to_string())?;
+        self.rules.check(&endpoint.stored.settings)?;
         self.core.put_endpoint(endpoint);
         self.store(record, true, Room::Reserve, Then::EndpointMoved(number, false));
         Ok(())
