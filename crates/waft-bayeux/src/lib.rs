@@ -22,5 +22,5 @@ mod session;
 
 pub use message::{BatchError, Message, Subscription, parse_batch};
 pub use name::{Kind, Target, patterns_of, read_publish, read_subscription};
-pub use reply::{Advice, CONNECTION_TYPES, Reconnect, Reply, compact, script, write_delivery};
+pub use reply::{Advice, CONNECTION_TYPES, Reconnect, Reply, compact, event, script, write_delivery};
 pub use session::{Session, Style};

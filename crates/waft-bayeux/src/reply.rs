@@ -7,8 +7,8 @@ use crate::Message;
 
 /// The connection types that a server has, in the order in which it names them. `in-process` means nothing on a network
 /// and is treated as long-polling; Faye's clients offer it.
-pub const CONNECTION_TYPES: [&str; 5] =
-    ["long-polling", "cross-origin-long-polling", "callback-polling", "websocket", "in-process"];
+pub const CONNECTION_TYPES: [&str; 6] =
+    ["long-polling", "cross-origin-long-polling", "callback-polling", "websocket", "eventsource", "in-process"];
 
 /// What a client is to do when it has got a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +214,22 @@ pub fn compact(json: &str) -> Vec<u8> {
     out
 }
 
+/// A batch as a server-sent event (section 10).
+#[must_use]
+pub fn event(batch: &[u8]) -> Vec<u8> {
+    [b"data: ", &escape_separators(batch)[..], b"\r\n\r\n"].concat()
+}
+
+/// Two characters may stand in JSON, and end a line for some who read it as something else.
+fn escape_separators(batch: &[u8]) -> Cow<'_, [u8]> {
+    let has_any = batch.windows(3).any(|bytes| matches!(bytes, [0xe2, 0x80, 0xa8 | 0xa9]));
+    if !has_any {
+        return Cow::Borrowed(batch);
+    }
+    let text = String::from_utf8_lossy(batch).replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+    Cow::Owned(text.into_bytes())
+}
+
 /// A batch as a call of a function, for clients that load it as a script. None if the name could be anything else than
 /// the name of a function.
 #[must_use]
@@ -226,9 +242,7 @@ pub fn script(callback: &str, batch: &[u8]) -> Option<Vec<u8>> {
     if callback.len() > 64 || !callback.split('.').all(is_identifier) {
         return None;
     }
-    // Two characters may stand in JSON and not in a script.
-    let batch = String::from_utf8_lossy(batch).replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-    Some(format!("/**/{callback}({batch});").into_bytes())
+    Some([b"/**/", callback.as_bytes(), b"(", &escape_separators(batch), b");"].concat())
 }
 
 #[cfg(test)]

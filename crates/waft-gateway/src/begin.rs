@@ -727,6 +727,7 @@ impl<'a> Opening<'a> {
             place,
             next,
             gone: gone_link(exchange, instruct),
+            bayeux: None,
             is_sse: is_event_stream(&instruct.response),
             gap: false,
             slow_said: false,

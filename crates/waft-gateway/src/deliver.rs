@@ -201,6 +201,9 @@ fn content_len(item: &Item, class: Class) -> Option<usize> {
     match class {
         Class::SseChunked | Class::SseRaw => forms::sse(item).map(|form| form.content().len()),
         Class::LinesChunked | Class::LinesRaw => forms::line(item).map(|form| form.content().len()),
+        Class::BayeuxEventsChunked | Class::BayeuxEventsRaw => {
+            forms::bayeux_event(item).map(|form| form.content().len())
+        }
         _ => plain_content(item).map(Bytes::len),
     }
 }
@@ -214,6 +217,9 @@ fn wire_form(item: &Item, class: Class) -> Option<Bytes> {
         }
         Class::LinesChunked | Class::LinesRaw => {
             forms::line(item).map(|form| form.bytes(class == Class::LinesChunked).clone())
+        }
+        Class::BayeuxEventsChunked | Class::BayeuxEventsRaw => {
+            forms::bayeux_event(item).map(|form| form.bytes(class == Class::BayeuxEventsChunked).clone())
         }
         _ => plain_content(item).cloned(),
     }
@@ -397,7 +403,7 @@ fn stay_before(shard: &Shard, key: Key, item: &Item) {
     }
 }
 
-fn put_off_keep_alive(shard: &Rc<Shard>, key: Key) {
+pub(crate) fn put_off_keep_alive(shard: &Rc<Shard>, key: Key) {
     let mut held = shard.held.borrow_mut();
     let Some(Hold::Stream(hold)) = held.get_mut(key) else { return };
     if let Some(keep_alive) = hold.idle_keep_alive() {

@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::dress::{Dress, Whole};
 use crate::link;
 use crate::place::Base;
-use crate::realm::{self, Guest, Poll};
+use crate::realm::{self, BayeuxStream, Guest, Poll};
 use crate::record::Seat;
 use crate::respond::{self, Frame};
 use crate::service::Door;
@@ -116,6 +116,8 @@ pub(crate) struct StreamHold {
     /// Where to get what was missed.
     pub(crate) next: Option<Box<Next>>,
     pub(crate) gone: Option<Box<Gone>>,
+    /// The Bayeux client that it carries.
+    pub(crate) bayeux: Option<Box<BayeuxStream>>,
     /// The client is told of gaps as events.
     pub(crate) is_sse: bool,
     /// Something was dropped since the client was last told.
@@ -524,9 +526,12 @@ pub(crate) fn on_full(shard: &Rc<Shard>, key: Key) {
         warn!(client = %hold.line.peer, route = %hold.route.id, channel = channel.as_deref(), policy = ?hold.route.options.slow_client, "A client reads too slowly; its queue is full.");
     }
     shard.metrics.dropped_slow.add(1);
-    match hold.route.options.slow_client {
+    // Who may not miss anything cannot go on after that.
+    let policy = if hold.bayeux.is_some() { SlowClient::Close } else { hold.route.options.slow_client };
+    match policy {
         SlowClient::Close => {
             drop(held);
+            realm::too_slow(shard, key);
             shard.metrics.slow_disconnects.add(1);
             end(shard, key);
         }
@@ -553,6 +558,7 @@ pub(crate) fn cut_off_stalled(shard: &Rc<Shard>, limit: Duration) {
     for key in stalled {
         shard.slow.borrow_mut().remove(&key);
         shard.metrics.slow_disconnects.add(1);
+        realm::too_slow(shard, key);
         debug!("A client took nothing for too long and was cut off.");
         end(shard, key);
     }
@@ -648,6 +654,11 @@ fn let_go(shard: &Rc<Shard>, hold: &Hold) {
         && let Some(poll) = &hold.poll
     {
         realm::poll_ended(shard, poll);
+    }
+    if let Hold::Stream(hold) = hold
+        && let Some(stream) = &hold.bayeux
+    {
+        realm::stream_ended(shard, stream, &hold.subs);
     }
     subscribe::leave(shard, mode, subs);
     count(shard, mode, -1);

@@ -2,13 +2,15 @@
 //!
 //! A request of a route with a realm comes to `door`, which finds out what it asks for. `feed` opens streams, `poll`
 //! answers long-polls, `socket` serves WebSockets of plain clients, and `bayeux` serves Faye and CometD. All of them make
-//! holds like those that targets ask for, and get what is published from the same walk; `forms` makes the bytes, once for
+//! holds like those that targets ask for, and get what is published from the same walk; `live` lets clients of LiveResource
+//! follow many channels at once, by a poll or a WebSocket; `forms` makes the bytes, once for
 //! all who get them. `tenant` has what each realm has at the moment, and `watch` shows items to patterns of channels.
 
 mod bayeux;
 mod door;
 mod feed;
 pub(crate) mod forms;
+mod live;
 mod poll;
 mod socket;
 mod tenant;
@@ -23,7 +25,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use waft_grip::header::HeaderList;
 use waft_http1::Fields;
 
-pub(crate) use self::bayeux::{Client as BayeuxClient, on_change, on_connect_due};
+pub(crate) use self::bayeux::{
+    Client as BayeuxClient, Stream as BayeuxStream, on_change, on_connect_due, stream_ended, too_slow,
+};
 pub(crate) use self::door::{serve, serves};
 pub(crate) use self::forms::Forms;
 pub(crate) use self::poll::{Poll, answer_at_the_end, poll_ended};
@@ -61,6 +65,7 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
         ws::deliver_form(shard, items, &crowd, forms::event).await;
     }
     served += bayeux::deliver(shard, items).await;
+    served += live::deliver(shard, items).await;
     let crowd = members(shard, name, Class::Poll);
     served += crowd.len();
     let mut answers = poll::Answers::default();

@@ -49,8 +49,14 @@ pub(crate) enum Class {
     Events = 11,
     /// Sockets of Bayeux clients.
     Bayeux = 12,
-    /// Sockets of Bayeux clients that listen to channels by more than one name.
+    /// Sockets and event streams of Bayeux clients that listen to channels by more than one name.
     BayeuxCareful = 13,
+    /// Event streams of Bayeux clients, in chunks.
+    BayeuxEventsChunked = 14,
+    /// Event streams of Bayeux clients, to the end of the connection.
+    BayeuxEventsRaw = 15,
+    /// Sockets of clients that found them by a link of LiveResource.
+    Live = 16,
 }
 
 impl Class {

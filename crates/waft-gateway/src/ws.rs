@@ -698,6 +698,7 @@ pub(crate) fn go_away(shard: &Rc<Shard>, key: Key) {
 fn on_full(shard: &Rc<Shard>, key: Key) {
     shard.metrics.dropped_slow.add(1);
     shard.metrics.slow_disconnects.add(1);
+    realm::too_slow(shard, key);
     debug!("A WebSocket client reads too slowly and is closed with 1013.");
     close(shard, key, &Close::new(TRY_AGAIN_LATER, "client reads too slowly"));
 }

@@ -1,13 +1,16 @@
 //! Faye and CometD: clients that shake hands, connect, and are served wherever their last connect came in.
 //!
 //! A client has no queue here. Its [`Session`] says how far it was served in the log of each of its channels, and whatever
-//! carries its connect looks up what came since: a held request (`carry`), or a WebSocket, to which the frames of the
-//! plain walk go without a look at the session. So what a client missed while its network was away is in the log, and a
-//! client whose log has moved on is told to begin anew. `meta` judges messages, `http` and `carry` answer them.
+//! carries its connect looks up what came since: a held request (`carry`), or a WebSocket or a `stream` of events, to which
+//! the frames of the plain walk go without a look at the session. So what a client missed while its network was away is in the log, and a
+//! client whose log has moved on is told to begin anew. `meta` judges messages, `http` and `carry` answer them, and `sync`
+//! brings what a client listens to, and what comes, to where it is.
 
 mod carry;
 mod http;
 mod meta;
+mod stream;
+mod sync;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,11 +25,14 @@ use waft_realm::{Grant, Rate};
 use super::forms;
 use super::tenant::Tenant;
 use crate::shard::Shard;
-use crate::subscribe::{Class, Item};
+use crate::subscribe::Item;
 
-pub(super) use self::carry::{Connect, Socket, deliver, flush_poll, flush_socket, on_text};
-pub(crate) use self::carry::{on_change, on_connect_due};
+pub(crate) use self::carry::on_connect_due;
+pub(super) use self::carry::{Connect, Socket, flush_poll, flush_socket, on_text};
 pub(super) use self::http::serve;
+pub(crate) use self::stream::{Stream, stream_ended};
+pub(super) use self::sync::deliver;
+pub(crate) use self::sync::{on_change, too_slow};
 
 /// Bytes of one batch of messages.
 pub(super) const BATCH_MAX: usize = 1 << 20;
@@ -172,11 +178,6 @@ fn is_for(session: &Session, name: &str, item: &Item) -> bool {
 
 fn is_pattern(name: &str) -> bool {
     name.ends_with('*')
-}
-
-/// The class of a listener that is served by the walk itself.
-fn socket_class(name: &str) -> Class {
-    if is_pattern(name) { Class::BayeuxCareful } else { Class::Bayeux }
 }
 
 /// A connect as far as its reply needs it.

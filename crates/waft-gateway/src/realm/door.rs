@@ -13,7 +13,7 @@ use waft_hub::Position;
 use waft_realm::{Grant, Operation, Rate, is_channel};
 
 use super::tenant::Tenant;
-use super::{bayeux, feed, forms, poll, socket, unix_seconds};
+use super::{bayeux, feed, forms, live, poll, socket, unix_seconds};
 use crate::body::{BodyEnd, RequestBody};
 use crate::client::Client;
 use crate::exchange::{self, Exchange, is_websocket};
@@ -28,8 +28,16 @@ pub(super) struct Ask {
     pub(super) channel: String,
     pub(super) query: HashMap<String, String>,
     pub(super) grant: Option<Grant>,
-    /// The path of the resource, as other resources link to it.
+    pub(super) resource: Arc<Resource>,
+}
+
+/// Where a channel is, as other resources link to it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Resource {
+    /// Its path.
     pub(super) path: String,
+    /// The path of the realm itself, where many channels are followed at once; all others are below it.
+    pub(super) root: String,
 }
 
 /// Where the Bayeux endpoint of a realm is, below its route.
@@ -108,7 +116,11 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, mut exchange: E
     };
     let channel = percent_decoded(&own);
     let path = exchange.head.path().to_owned();
-    let ask = Ask { tenant, channel, query, grant, path };
+    let mut root = path.strip_suffix(&*own).unwrap_or_default().to_owned();
+    if !root.ends_with('/') {
+        root.push('/');
+    }
+    let ask = Ask { tenant, channel, query, grant, resource: Arc::new(Resource { path, root }) };
     if is_websocket(&exchange.head) {
         return socket::serve(shard, client, exchange, ask).await;
     }
@@ -138,19 +150,16 @@ fn token(head: &RequestHead, query: &HashMap<String, String>) -> Option<String> 
 
 /// Serves a request for a channel.
 async fn read(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, ask: Ask) -> Option<Client> {
-    if let Some(refused) = refusal(&ask, Operation::Read) {
+    if ask.channel.is_empty() {
+        return live::serve(shard, client, exchange, ask).await;
+    }
+    if let Some(refused) = refusal(&ask, &ask.channel, Operation::Read) {
         return answer(shard, client, &exchange, refused).await;
     }
-    let accept: Vec<u8> = exchange.head.fields_named("accept").collect::<Vec<_>>().join(&b", "[..]);
-    let accepts = |kind: &[u8]| {
-        accept.split(|byte| *byte == b',').any(|range| {
-            let name = range.split(|byte| *byte == b';').next().unwrap_or_default();
-            name.trim_ascii().eq_ignore_ascii_case(kind)
-        })
-    };
-    let form = if accepts(b"text/event-stream") {
+    let head = &exchange.head;
+    let form = if accepts(head, EVENTS) {
         Some(feed::Form::Events)
-    } else if accepts(b"application/x-ndjson") || accepts(b"application/ndjson") {
+    } else if accepts(head, b"application/x-ndjson") || accepts(head, b"application/ndjson") {
         Some(feed::Form::Lines)
     } else {
         None
@@ -163,6 +172,17 @@ async fn read(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, ask: As
     feed::serve(shard, client, exchange, &ask, form).await
 }
 
+/// The media type of server-sent events.
+pub(super) const EVENTS: &[u8] = b"text/event-stream";
+
+/// Whether a client says that it takes answers of a media type.
+pub(super) fn accepts(head: &RequestHead, kind: &[u8]) -> bool {
+    head.fields_named("accept").flat_map(|value| value.split(|byte| *byte == b',')).any(|range| {
+        let name = range.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(kind)
+    })
+}
+
 /// The answer to one client more than a realm may have.
 pub(super) fn full() -> Answer {
     let mut answer = Answer::text(503, "The realm has as many connections as it may.\n");
@@ -170,12 +190,12 @@ pub(super) fn full() -> Answer {
     answer
 }
 
-/// Why a client may not do this with the channel it names.
-fn refusal(ask: &Ask, operation: Operation) -> Option<Answer> {
-    if !is_channel(&ask.channel) {
+/// Why a client may not do this with a channel.
+pub(super) fn refusal(ask: &Ask, channel: &str, operation: Operation) -> Option<Answer> {
+    if !is_channel(channel) {
         return Some(Answer::text(404, "There is no such channel.\n"));
     }
-    if ask.tenant.realm().may(operation, &ask.channel, ask.grant.as_ref()) {
+    if ask.tenant.realm().may(operation, channel, ask.grant.as_ref()) {
         return None;
     }
     Some(match ask.grant {
@@ -190,7 +210,7 @@ fn refusal(ask: &Ask, operation: Operation) -> Option<Answer> {
 
 /// Publishes the body of a request, a JSON value, to the channel that it names.
 fn publish(shard: &Shard, exchange: &Exchange, ask: &Ask) -> Answer {
-    if let Some(refused) = refusal(ask, Operation::Publish) {
+    if let Some(refused) = refusal(ask, &ask.channel, Operation::Publish) {
         return refused;
     }
     let Some(value) = str::from_utf8(exchange.body.saved()).ok().and_then(json_text) else {
@@ -210,6 +230,7 @@ fn publish(shard: &Shard, exchange: &Exchange, ask: &Ask) -> Answer {
     );
     if let Some(position) = published.position {
         done.fields.push("ETag", poll::tag(position));
+        poll::put_links(&mut done.fields, &ask.resource, position);
     }
     done
 }

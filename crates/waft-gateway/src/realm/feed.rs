@@ -118,7 +118,7 @@ pub(super) async fn serve(
     };
     fields.push("Content-Type", kind);
     fields.push("Cache-Control", "no-cache");
-    poll::put_links(&mut fields, ask, shard.gateway.hub.position(&name));
+    poll::put_links(&mut fields, &ask.resource, shard.gateway.hub.position(&name));
     cross_origin(&exchange.head, &mut fields);
     let mut instruct = Instruct::default();
     instruct.hold = Some(HoldMode::Stream);

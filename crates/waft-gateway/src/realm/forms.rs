@@ -12,6 +12,7 @@ use crate::subscribe::Item;
 #[derive(Debug, Default)]
 pub(crate) struct Forms {
     bayeux: OnceLock<Message>,
+    bayeux_event: OnceLock<Framed>,
     event: OnceLock<Message>,
     line: OnceLock<Framed>,
     sse: OnceLock<Framed>,
@@ -119,6 +120,14 @@ pub(crate) fn bayeux(item: &Item) -> Option<&Message> {
         out.push(b']');
         Message::new(Opcode::Text, &out)
     }))
+}
+
+/// What an item is for the event streams of Bayeux clients: a batch of one message.
+pub(crate) fn bayeux_event(item: &Item) -> Option<&Framed> {
+    let item = original(item);
+    let (_, forms) = parts(item)?;
+    let batch = bayeux(item)?.content();
+    Some(forms.bayeux_event.get_or_init(|| Framed::new(&waft_bayeux::event(&batch))))
 }
 
 fn parts(item: &Item) -> Option<(&Bytes, &Forms)> {

@@ -11,9 +11,9 @@ use waft_http1::{Fields, Version};
 use waft_hub::{Mode, Position, Replay};
 
 use super::bayeux;
-use super::door::{self, Ask, cross_origin, newest, position, wished_wait};
+use super::door::{self, Ask, Resource, cross_origin, newest, position, wished_wait};
 use super::feed::{Start, join};
-use super::{forms, header_list};
+use super::{forms, header_list, live};
 use crate::begin;
 use crate::client::Client;
 use crate::deliver::after;
@@ -31,6 +31,8 @@ pub(crate) enum Poll {
     Bayeux(bayeux::Connect),
     /// The next items of a channel.
     Channel(ChannelPoll),
+    /// The next items of any of several channels.
+    Many(live::ManyPoll),
 }
 
 /// A poll for one channel.
@@ -39,12 +41,12 @@ pub(crate) struct ChannelPoll {
     kind: Kind,
     /// The fields that all answers have, which is what differs between clients.
     fields: Arc<Fields>,
-    path: Arc<str>,
+    resource: Arc<Resource>,
 }
 
 /// What a poll is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     /// A list of changes with the cursor to go on from.
     Changes,
     /// The changes alone, the way to go on in a link.
@@ -62,11 +64,14 @@ pub(super) fn tag(position: Position) -> String {
 }
 
 /// Links to the other ways to follow a channel, for clients that find their way by them.
-pub(super) fn put_links(fields: &mut Fields, ask: &Ask, at: Position) {
-    let path = &ask.path;
+pub(super) fn put_links(fields: &mut Fields, resource: &Resource, at: Position) {
+    let Resource { path, root } = resource;
     fields.push(
         "Link",
-        format!("<{path}>; rel=\"value-wait value-stream\", <{path}?after={at}>; rel=\"changes changes-wait\""),
+        format!(
+            "<{path}>; rel=\"value-wait value-stream\", <{path}?after={at}>; rel=\"changes changes-wait\", \
+             <{root}>; rel=\"multiplex-wait multiplex-ws multiplex-socket\""
+        ),
     );
 }
 
@@ -85,32 +90,14 @@ pub(super) async fn serve(shard: &Rc<Shard>, client: Client, mut exchange: Excha
         }
     };
     let end = hub.position(&name);
-    let beginning = Position { number: 0, ..end };
-    let from = match seen.as_deref() {
-        Some("start") if kind != Kind::Value => Some(beginning),
-        Some(text) => position(text),
-        None => None,
-    };
     let mut fields = Fields::new();
     fields.push("Content-Type", "application/json");
     fields.push("Cache-Control", "no-cache");
     cross_origin(&exchange.head, &mut fields);
-    let poll = ChannelPoll { kind, fields: Arc::new(fields), path: ask.path.as_str().into() };
-    let start_over = || Answer::text(404, "The position is too old or unknown; start over.\n");
-    let now = match kind {
-        Kind::Value => value_now(shard, &name, &poll, from, beginning),
-        Kind::Changes | Kind::List => {
-            let Some(from) = from else { return door::answer(shard, client, &exchange, start_over()).await };
-            match hub.since_position(&name, from) {
-                Replay::Items(items) => Now::of(poll.answer(&items, end), || poll.nothing(from, None)),
-                Replay::Gap { available, .. } if seen.as_deref() == Some("start") => {
-                    Now::of(poll.answer(&available, end), || poll.nothing(end, None))
-                }
-                Replay::Gap { .. } | Replay::Unknown => {
-                    return door::answer(shard, client, &exchange, start_over()).await;
-                }
-            }
-        }
+    let poll = ChannelPoll { kind, fields: Arc::new(fields), resource: Arc::clone(&ask.resource) };
+    let (now, from) = match poll.look(shard, &name, seen.as_deref()) {
+        Ok(found) => found,
+        Err(StartOver) => return door::answer(shard, client, &exchange, poll.start_over(end)).await,
     };
     let (at_the_end, wait) = match (now, wait) {
         (Now::Answer(answer), _) | (Now::Unchanged(answer), None) => {
@@ -133,12 +120,15 @@ pub(super) async fn serve(shard: &Rc<Shard>, client: Client, mut exchange: Excha
 }
 
 /// What there is to say at once.
-enum Now {
+pub(super) enum Now {
     /// This, whether or not the client would wait.
     Answer(Answer),
     /// This, unless the client waits for news.
     Unchanged(Answer),
 }
+
+/// A position is not known, or the log has let go of what came after it.
+pub(super) struct StartOver;
 
 impl Now {
     fn of(answer: Option<Answer>, unchanged: impl FnOnce() -> Answer) -> Self {
@@ -192,8 +182,47 @@ fn hold_for(
 }
 
 impl ChannelPoll {
+    pub(super) fn new(kind: Kind, fields: Arc<Fields>, resource: Arc<Resource>) -> Self {
+        Self { kind, fields, resource }
+    }
+
+    /// What there is to say at once to who has seen so much, and the position from which it may wait.
+    pub(super) fn look(
+        &self,
+        shard: &Shard,
+        name: &str,
+        seen: Option<&str>,
+    ) -> Result<(Now, Option<Position>), StartOver> {
+        let hub = &shard.gateway.hub;
+        let end = hub.position(name);
+        let beginning = Position { number: 0, ..end };
+        let from = match seen {
+            Some("start") if self.kind != Kind::Value => Some(beginning),
+            Some(text) => position(text),
+            None => None,
+        };
+        if self.kind == Kind::Value {
+            return Ok((value_now(shard, name, self, from, beginning), from));
+        }
+        let from = from.ok_or(StartOver)?;
+        match hub.since_position(name, from) {
+            Replay::Items(items) => Ok((Now::of(self.answer(&items, end), || self.nothing(from, None)), Some(from))),
+            Replay::Gap { available, .. } if seen == Some("start") => {
+                Ok((Now::of(self.answer(&available, end), || self.nothing(end, None)), Some(from)))
+            }
+            Replay::Gap { .. } | Replay::Unknown => Err(StartOver),
+        }
+    }
+
+    /// The answer to who has seen nothing that is known here.
+    pub(super) fn start_over(&self, at: Position) -> Answer {
+        let mut answer = Answer::text(404, "The position is too old or unknown; start over.\n");
+        put_links(&mut answer.fields, &self.resource, at);
+        answer
+    }
+
     /// The answer that items make; none if they have no value.
-    fn answer(&self, items: &[Item], end: Position) -> Option<Answer> {
+    pub(super) fn answer(&self, items: &[Item], end: Position) -> Option<Answer> {
         let newest = newest(items)?;
         let (body, at) = match self.kind {
             Kind::Value => (forms::value(newest).cloned().unwrap_or_default(), newest.position),
@@ -250,16 +279,10 @@ impl ChannelPoll {
 
     fn fields_at(&self, at: Position) -> Fields {
         let mut fields = (*self.fields).clone();
-        let path = &self.path;
         if self.kind == Kind::Value {
             fields.push("ETag", tag(at));
-            fields.push(
-                "Link",
-                format!("<{path}>; rel=\"value-wait value-stream\", <{path}?after={at}>; rel=\"changes changes-wait\""),
-            );
-        } else {
-            fields.push("Link", format!("<{path}?after={at}>; rel=\"changes changes-wait\""));
         }
+        put_links(&mut fields, &self.resource, at);
         fields.push("Changes-Id", at.to_string());
         fields
     }
@@ -272,7 +295,7 @@ pub(super) struct Answers {
 }
 
 /// Kind, path, what differs between clients, kind of connection, and the first item.
-type AnswerKey = (Kind, Arc<str>, Vec<u8>, bool, bool, u64);
+type AnswerKey = (Kind, Arc<Resource>, Vec<u8>, bool, bool, u64);
 
 /// Delivers items to one poll.
 pub(super) fn deliver(shard: &Rc<Shard>, member: Member, items: &[Item], answers: &mut Answers) {
@@ -285,12 +308,16 @@ pub(super) fn deliver(shard: &Rc<Shard>, member: Member, items: &[Item], answers
                 let keep = hold.line.keep_alive && !hold.line.half_closed && !shard.is_draining();
                 let origin = poll.fields.get("Access-Control-Allow-Origin").unwrap_or_default().to_vec();
                 let is_11 = hold.line.version == Version::Http11;
-                let key = (poll.kind, Arc::clone(&poll.path), origin, is_11, keep, first.position.number);
+                let key = (poll.kind, Arc::clone(&poll.resource), origin, is_11, keep, first.position.number);
                 let made = answers.made.entry(key).or_insert_with(|| {
                     let answer = poll.answer(items, first.position)?;
                     Some(response(hold, answer, keep))
                 });
                 made.clone()
+            }
+            Some(Poll::Many(many)) => {
+                let keep = hold.line.keep_alive && !hold.line.half_closed && !shard.is_draining();
+                many.answer(&first.channel, items).map(|answer| response(hold, answer, keep))
             }
             Some(Poll::Bayeux(_)) => {
                 drop(held);
@@ -328,7 +355,7 @@ pub(crate) fn answer_at_the_end(hold: &ResponseHold, poll: &Poll, last: bool) ->
             let keep = hold.line.keep_alive && !hold.line.half_closed && !last;
             Some(response(hold, connect.answer_with_nothing(), keep))
         }
-        Poll::Channel(_) => None,
+        Poll::Channel(_) | Poll::Many(_) => None,
     }
 }
 

@@ -8,21 +8,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use waft_bayeux::compact;
-use waft_hub::Mode;
+use waft_hub::{Mode, Position};
 use waft_net::Key;
 use waft_realm::{Grant, Operation, Rate, is_channel};
 use waft_websocket::connection::Event;
 use waft_websocket::frame::Opcode;
 
 use super::door::{self, Ask, bucket, full};
-use super::feed::{Start, join};
+use super::feed::{Joined, Start, join};
 use super::tenant::{Guest, Tenant};
-use super::{bayeux, forms, unix_seconds};
+use super::{bayeux, forms, live, unix_seconds};
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::hold::Hold;
 use crate::shard::Shard;
-use crate::subscribe::{self, Class, Sub};
+use crate::subscribe::{self, Class, Item, Sub};
 use crate::ws::{self, Out};
 
 /// The WebSocket of a realm's client.
@@ -40,8 +40,8 @@ pub(crate) struct RealmSocket {
 #[derive(Debug)]
 pub(super) enum Speaks {
     Bayeux(bayeux::Socket),
-    /// Small messages; the channel is the one that its address names.
-    Json(Option<(String, Start)>),
+    /// Small messages; the channel is the one that its address names. Beside it is what is followed by addresses.
+    Json(Option<(String, Start)>, live::Follows),
 }
 
 impl RealmSocket {
@@ -55,7 +55,15 @@ impl RealmSocket {
         match self.speaks {
             Speaks::Bayeux(_) => bayeux::BATCH_MAX as u64,
             // Beside the value there is only its channel and a word.
-            Speaks::Json(_) => self.tenant.realm().limits.message_max as u64 + 1024,
+            Speaks::Json(..) => self.tenant.realm().limits.message_max as u64 + 1024,
+        }
+    }
+
+    /// The subprotocol that was agreed on, if any.
+    pub(crate) const fn protocol(&self) -> Option<&'static str> {
+        match &self.speaks {
+            Speaks::Json(_, follows) if follows.speaks_lines() => Some(LIVE_RESOURCE),
+            _ => None,
         }
     }
 
@@ -65,12 +73,18 @@ impl RealmSocket {
     }
 }
 
+/// The subprotocol of LiveResource.
+const LIVE_RESOURCE: &str = "liveresource";
+
 /// Opens a WebSocket.
 pub(super) async fn serve(shard: &Rc<Shard>, client: Client, exchange: Exchange, ask: Ask) -> Option<Client> {
     let Some(guest) = ask.tenant.admit() else { return door::answer(shard, client, &exchange, full()).await };
     let start = Start::of(&exchange, &ask);
     let channel = (!ask.channel.is_empty()).then(|| (ask.channel.clone(), start));
-    let socket = RealmSocket::new(ask.tenant, ask.grant, Speaks::Json(channel), guest);
+    let offered = exchange.head.fields_named("sec-websocket-protocol").flat_map(|field| field.split(|b| *b == b','));
+    let speaks_lines = offered.map(<[u8]>::trim_ascii).any(|name| name == LIVE_RESOURCE.as_bytes());
+    let follows = live::Follows::new(ask.resource.root.clone(), speaks_lines);
+    let socket = RealmSocket::new(ask.tenant, ask.grant, Speaks::Json(channel, follows), guest);
     ws::accept_in_realm(shard, client, exchange, socket);
     None
 }
@@ -78,7 +92,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, client: Client, exchange: Exchange,
 /// A WebSocket has been accepted: its address may name a channel.
 pub(crate) fn socket_begun(shard: &Rc<Shard>, key: Key) {
     let channel = with_socket(shard, key, |socket| match &mut socket.speaks {
-        Speaks::Json(channel) => channel.take(),
+        Speaks::Json(channel, _) => channel.take(),
         Speaks::Bayeux(_) => None,
     });
     if let Some(Some((channel, start))) = channel {
@@ -122,6 +136,10 @@ struct Said<'a> {
     id: Value,
     #[serde(default)]
     channel: String,
+    /// A resource of LiveResource, in the place of a channel.
+    uri: Option<String>,
+    /// What is wanted of that: `value` or `changes`.
+    mode: Option<String>,
     since: Option<String>,
     last: Option<usize>,
     token: Option<String>,
@@ -130,6 +148,9 @@ struct Said<'a> {
 }
 
 fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &mut Out) {
+    if live::is_line(shard, key, text) {
+        return live::on_line(shard, key, text, out);
+    }
     let said: Said<'_> = match serde_json::from_slice(text) {
         Ok(said) => said,
         Err(_) => return tell_error(&Value::Null, "malformed", "the message is no JSON object with a type", out),
@@ -140,6 +161,16 @@ fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &mut Out) {
         (None, Some(count)) => Start::Last(count),
         (None, None) => Start::Now,
     };
+    if let Some(uri) = &said.uri {
+        match said.kind.as_str() {
+            "subscribe" => {
+                let changes = said.mode.as_deref() == Some("changes");
+                return live::subscribe(shard, key, &said.id, uri, changes, out);
+            }
+            "unsubscribe" => return live::unsubscribe(shard, key, &said.id, uri, out),
+            _ => {}
+        }
+    }
     match said.kind.as_str() {
         "subscribe" => subscribe(shard, key, &said.id, &said.channel, start, out),
         "unsubscribe" => unsubscribe(shard, key, &said.id, &said.channel, out),
@@ -156,7 +187,7 @@ fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &mut Out) {
 }
 
 /// Puts a message up for the client; an id that it has not given is not told.
-fn tell(message: &Value, out: &mut Out) {
+pub(super) fn tell(message: &Value, out: &mut Out) {
     let mut message = message.clone();
     if let Some(members) = message.as_object_mut() {
         members.retain(|name, value| name != "id" || !value.is_null());
@@ -168,48 +199,89 @@ fn tell_error(id: &Value, code: &str, text: &str, out: &mut Out) {
     tell(&json!({ "type": "error", "id": id, "code": code, "text": text }), out);
 }
 
-/// Whether the client may do this; if not, it is told.
-fn may(shard: &Shard, key: Key, operation: Operation, id: &Value, channel: &str, out: &mut Out) -> Option<Arc<Tenant>> {
+/// Why a client does not get what it asked for: a code that never changes its meaning, and a text for people.
+pub(super) struct Refused {
+    pub(super) code: &'static str,
+    pub(super) text: &'static str,
+}
+
+/// The realm of a socket, if its client may do this there.
+fn may(shard: &Shard, key: Key, operation: Operation, channel: &str) -> Result<Arc<Tenant>, Refused> {
     let found = with_socket(shard, key, |socket| {
         let tenant = Arc::clone(&socket.tenant);
         (tenant.realm().may(operation, channel, socket.grant.as_ref()), tenant)
     });
     match found {
-        Some((true, tenant)) if is_channel(channel) => Some(tenant),
-        Some(_) => {
-            tell_error(id, "forbidden", "neither a rule of the realm nor the token allows this", out);
-            None
-        }
-        None => None,
+        Some((true, tenant)) if is_channel(channel) => Ok(tenant),
+        _ => Err(Refused { code: "forbidden", text: "neither a rule of the realm nor the token allows this" }),
     }
 }
 
-fn subscribe(shard: &Rc<Shard>, key: Key, id: &Value, channel: &str, start: Start, out: &mut Out) {
-    let Some(tenant) = may(shard, key, Operation::Read, id, channel, out) else { return };
+/// What a socket begins with on a channel.
+pub(super) struct Begun {
+    pub(super) missed: Vec<Item>,
+    pub(super) gap: bool,
+    position: Position,
+}
+
+/// Subscribes a socket to a channel; returns the name of that in the hub, too.
+pub(super) fn begin(
+    shard: &Rc<Shard>,
+    key: Key,
+    channel: &str,
+    class: Class,
+    start: Start,
+) -> Result<(Begun, String), Refused> {
+    let tenant = may(shard, key, Operation::Read, channel)?;
     let name = tenant.hub_name(channel);
-    let count = match shard.held.borrow().get(key) {
+    let gone = Refused { code: "forbidden", text: "the connection has ended" };
+    let (count, known) = match shard.held.borrow().get(key) {
         Some(Hold::Ws(hold)) => (hold.subs().len(), ws::place_in(shard, hold.subs(), &name)),
-        _ => return,
+        _ => return Err(gone),
     };
-    match count {
-        (_, Some(_)) => return tell_error(id, "subscribed", "the channel is subscribed to already", out),
-        (count, None) if count >= tenant.realm().limits.subscriptions_max => {
-            return tell_error(id, "too-many-subscriptions", "this connection has as many channels as it may", out);
-        }
-        _ => {}
+    if known.is_some() {
+        return Err(Refused { code: "subscribed", text: "the channel is subscribed to already" });
     }
-    let joined = join(shard, key, &name, Class::Events, Mode::Ws, start);
+    if count >= tenant.realm().limits.subscriptions_max {
+        return Err(Refused { code: "too-many-subscriptions", text: "this connection has as many channels as it may" });
+    }
+    let Joined { sub, missed, gap, position } = join(shard, key, &name, class, Mode::Ws, start);
     if let Some(Hold::Ws(hold)) = shard.held.borrow_mut().get_mut(key) {
-        hold.add_sub(joined.sub);
+        hold.add_sub(sub);
     }
-    let position = joined.position.to_string();
-    tell(&json!({ "type": "subscribed", "id": id, "channel": channel, "position": position }), out);
-    if joined.gap {
+    if gap {
         shard.metrics.gaps_told.add(1);
+    }
+    Ok((Begun { missed, gap, position }, name))
+}
+
+/// Ends the subscription of a socket to a channel, given by its name in the hub. False if there was none.
+pub(super) fn end(shard: &Rc<Shard>, key: Key, name: &str) -> bool {
+    let sub = match shard.held.borrow_mut().get_mut(key) {
+        Some(Hold::Ws(hold)) => ws::place_in(shard, hold.subs(), name).map(|place| hold.remove_sub(place)),
+        _ => None,
+    };
+    let Some(sub) = sub else { return false };
+    subscribe::leave(shard, Mode::Ws, [&sub]);
+    with_socket(shard, key, |socket| match &mut socket.speaks {
+        Speaks::Json(_, follows) => follows.forget(name),
+        Speaks::Bayeux(_) => {}
+    });
+    true
+}
+
+fn subscribe(shard: &Rc<Shard>, key: Key, id: &Value, channel: &str, start: Start, out: &mut Out) {
+    let begun = match begin(shard, key, channel, Class::Events, start) {
+        Ok((begun, _)) => begun,
+        Err(Refused { code, text }) => return tell_error(id, code, text, out),
+    };
+    let position = begun.position.to_string();
+    tell(&json!({ "type": "subscribed", "id": id, "channel": channel, "position": position }), out);
+    if begun.gap {
         tell(&json!({ "type": "gap", "channel": channel }), out);
     }
-    shard.metrics.replayed.add(joined.missed.len() as u64);
-    for item in &joined.missed {
+    shard.metrics.replayed.add(begun.missed.len() as u64);
+    for item in &begun.missed {
         if let Some(message) = forms::event(item) {
             out.client_bytes(message.plain());
         }
@@ -217,26 +289,19 @@ fn subscribe(shard: &Rc<Shard>, key: Key, id: &Value, channel: &str, start: Star
 }
 
 fn unsubscribe(shard: &Rc<Shard>, key: Key, id: &Value, channel: &str, out: &mut Out) {
-    let Some(tenant) = with_socket(shard, key, |socket| Arc::clone(&socket.tenant)) else { return };
-    let name = tenant.hub_name(channel);
-    let sub = match shard.held.borrow_mut().get_mut(key) {
-        Some(Hold::Ws(hold)) => {
-            let place = ws::place_in(shard, hold.subs(), &name);
-            place.map(|place| hold.remove_sub(place))
-        }
-        _ => return,
-    };
-    match sub {
-        Some(sub) => {
-            subscribe::leave(shard, Mode::Ws, [&sub]);
-            tell(&json!({ "type": "unsubscribed", "id": id, "channel": channel }), out);
-        }
-        None => tell_error(id, "not-subscribed", "the channel is not subscribed to", out),
+    let Some(name) = with_socket(shard, key, |socket| socket.tenant.hub_name(channel)) else { return };
+    if end(shard, key, &name) {
+        tell(&json!({ "type": "unsubscribed", "id": id, "channel": channel }), out);
+    } else {
+        tell_error(id, "not-subscribed", "the channel is not subscribed to", out);
     }
 }
 
 fn publish(shard: &Rc<Shard>, key: Key, said: &Said<'_>, out: &mut Out) {
-    let Some(tenant) = may(shard, key, Operation::Publish, &said.id, &said.channel, out) else { return };
+    let tenant = match may(shard, key, Operation::Publish, &said.channel) {
+        Ok(tenant) => tenant,
+        Err(Refused { code, text }) => return tell_error(&said.id, code, text, out),
+    };
     let Some(data) = said.data else {
         return tell_error(&said.id, "malformed", "a message to be published needs data", out);
     };

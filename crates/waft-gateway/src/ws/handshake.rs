@@ -454,8 +454,11 @@ fn accept(
 /// Accepts the WebSocket of a realm's client, which nobody else is asked about.
 pub(crate) fn accept_in_realm(shard: &Rc<Shard>, mut client: Client, exchange: Exchange, socket: RealmSocket) {
     let early = Early { data: client.buffer.take_unread(&shard.buffers).map_or_else(Vec::new, Vec::from), gone: false };
-    let acceptance =
-        Acceptance { fields: Fields::new(), grip: None, extensions: Vec::new(), way: Way::Realm(Box::new(socket)) };
+    let mut fields = Fields::new();
+    if let Some(name) = socket.protocol() {
+        fields.push("Sec-WebSocket-Protocol", name);
+    }
+    let acceptance = Acceptance { fields, grip: None, extensions: Vec::new(), way: Way::Realm(Box::new(socket)) };
     accept(shard, client, exchange, None, acceptance, early);
 }
 

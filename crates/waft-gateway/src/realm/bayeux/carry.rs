@@ -3,30 +3,29 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use waft_bayeux::{Advice, Reconnect, Reply, Style, parse_batch};
 use waft_grip::instruct::ResponseParts;
-use waft_hub::{Mode, Position};
+use waft_hub::Mode;
 use waft_net::Key;
 use waft_websocket::close::{self, Close};
 use waft_websocket::frame::Opcode;
 
 use super::http::Form;
 use super::meta::{Wish, advice, begin_anew, process};
-use super::{Client, Lost, News, Pending, Place, State, comma, forms, is_for, lock, put_deliveries, socket_class};
+use super::sync::{Carrier, forget_delivered, join_all, note_served, served, sync};
+use super::{Client, Lost, News, Pending, Place, State, comma, lock, put_deliveries};
 use crate::begin;
 use crate::client::Client as Connection;
-use crate::deliver::{after, members, paced};
 use crate::exchange::Exchange;
 use crate::hold::{self, Hold, Timeout};
-use crate::realm::feed::{Start, join};
 use crate::realm::poll::{self, Poll};
 use crate::realm::socket::{Speaks, with_socket};
 use crate::service::Answer;
 use crate::shard::Shard;
-use crate::subscribe::{self, Class, Item, Sub};
+use crate::subscribe::{self, Sub};
 use crate::ws::{self, Out};
 
 /// A held request with the connect of a client.
@@ -44,9 +43,9 @@ pub(in crate::realm) struct Socket(RefCell<Option<Carried>>);
 
 /// A client on a WebSocket.
 #[derive(Clone, Debug)]
-struct Carried {
-    client: Arc<Client>,
-    serial: u64,
+pub(super) struct Carried {
+    pub(super) client: Arc<Client>,
+    pub(super) serial: u64,
     /// A connect that is not answered yet.
     connect: Option<Pending>,
 }
@@ -117,7 +116,7 @@ pub(super) fn take_connect(shard: &Rc<Shard>, wish: Wish, replies: &mut Vec<u8>,
 
 /// Takes the client away from whatever carried its connect. If that is a WebSocket of this shard, it says how far it
 /// has served it.
-fn leave_place(shard: &Rc<Shard>, client: &Arc<Client>) -> Place {
+pub(super) fn leave_place(shard: &Rc<Shard>, client: &Arc<Client>) -> Place {
     let before = lock(&client.state).place;
     if let Place::Held(number, key) = before
         && number == shard.number
@@ -149,7 +148,7 @@ pub(super) fn hold(shard: &Rc<Shard>, connection: Connection, exchange: Exchange
             state.session.hold();
         }
         drop(state);
-        let (subs, missed) = join_all(shard, key, &client, &[], Mode::Response, |_| Class::Poll);
+        let (subs, missed) = join_all(shard, key, &client, &[], Carrier::Request);
         has_missed = missed;
         subs
     };
@@ -159,33 +158,15 @@ pub(super) fn hold(shard: &Rc<Shard>, connection: Connection, exchange: Exchange
     }
 }
 
-/// Subscribes to whatever the client listens to and `known` does not have. Says whether something came meanwhile.
-fn join_all(
-    shard: &Shard,
-    key: Key,
-    client: &Client,
-    known: &[Arc<str>],
-    mode: Mode,
-    class: impl Fn(&str) -> Class,
-) -> (Vec<Sub>, bool) {
-    let wanted: Vec<(Arc<str>, u64)> =
-        lock(&client.state).session.subscriptions().map(|(name, at)| (Arc::clone(name), at)).collect();
-    let mut subs = Vec::new();
-    let mut has_missed = false;
-    for (name, served) in wanted {
-        let hub_name = client.hub_name(&name);
-        if known.iter().any(|known| **known == *hub_name) {
-            continue;
-        }
-        let from = Position { number: served, ..shard.gateway.hub.position(&hub_name) };
-        let joined = join(shard, key, &hub_name, class(&name), mode, Start::After(from));
-        has_missed |= joined.gap || !joined.missed.is_empty();
-        subs.push(joined.sub);
-    }
-    (subs, has_missed)
-}
-
 impl Connect {
+    pub(super) fn carries(&self, client: &Arc<Client>) -> bool {
+        Arc::ptr_eq(&self.client, client)
+    }
+
+    pub(super) const fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// The answer when nothing has come, or another connect has taken its place.
     pub(in crate::realm) fn answer_with_nothing(&self) -> Answer {
         let mut batch = b"[".to_vec();
@@ -251,31 +232,6 @@ impl Socket {
     }
 }
 
-/// How far the walk has served these subscriptions of a socket.
-fn served(shard: &Shard, subs: &[Sub]) -> Vec<(Arc<str>, u64)> {
-    let listeners = shard.listeners.borrow();
-    let delivered = shard.realm.delivered.borrow();
-    let end = |sub: &Sub| {
-        let name = listeners.name_of(sub.subscription)?;
-        let begun = listeners.get(sub.subscription)?.since;
-        let own = forms::own_name(name);
-        let number = delivered.get(name).map_or(begun, |number| (*number).max(begun));
-        Some((Arc::from(own.strip_prefix(crate::realm::tenant::PATTERN_MARK).unwrap_or(own)), number))
-    };
-    subs.iter().filter_map(end).collect()
-}
-
-/// Notes how far the WebSocket of a key has served its client.
-fn note_served(shard: &Shard, key: Key, client: &Client) {
-    let held = shard.held.borrow();
-    let Some(Hold::Ws(hold)) = held.get(key) else { return };
-    let ends = served(shard, hold.subs());
-    let mut state = lock(&client.state);
-    if !state.session.has_acks() {
-        state.session.served(ends);
-    }
-}
-
 /// A batch has come over a WebSocket.
 pub(in crate::realm) fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &mut Out) {
     let Some(tenant) = with_socket(shard, key, |socket| Arc::clone(&socket.tenant)) else { return };
@@ -298,7 +254,7 @@ pub(in crate::realm) fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &
 
 /// A connect has come over a WebSocket, which carries the client from now on.
 fn connect(shard: &Rc<Shard>, key: Key, wish: Wish, out: &mut Out) {
-    let Wish { client, pending, wait, ack } = wish;
+    let Wish { client, pending, wait, ack, .. } = wish;
     let here = Place::Held(shard.number, key);
     let is_here = lock(&client.state).place == here;
     if !is_here {
@@ -327,10 +283,10 @@ fn connect(shard: &Rc<Shard>, key: Key, wish: Wish, out: &mut Out) {
     set_due(shard, key, due);
 }
 
-fn carried(shard: &Shard, key: Key) -> Option<Carried> {
+pub(super) fn carried(shard: &Shard, key: Key) -> Option<Carried> {
     with_socket(shard, key, |socket| match &socket.speaks {
         Speaks::Bayeux(bayeux) => bayeux.carried(),
-        Speaks::Json(_) => None,
+        Speaks::Json(..) => None,
     })?
 }
 
@@ -360,7 +316,7 @@ fn set_due(shard: &Shard, key: Key, due: Option<Instant>) {
 }
 
 /// Ends the subscriptions of a WebSocket and takes its client away.
-fn leave_client(shard: &Rc<Shard>, key: Key) {
+pub(super) fn leave_client(shard: &Rc<Shard>, key: Key) {
     let mut subs = Vec::new();
     if let Some(Hold::Ws(hold)) = shard.held.borrow_mut().get_mut(key) {
         while !hold.subs().is_empty() {
@@ -369,14 +325,14 @@ fn leave_client(shard: &Rc<Shard>, key: Key) {
     }
     with_socket(shard, key, |socket| match &socket.speaks {
         Speaks::Bayeux(bayeux) => bayeux.end(shard, &subs, Instant::now()),
-        Speaks::Json(_) => {}
+        Speaks::Json(..) => {}
     });
     subscribe::leave(shard, Mode::Ws, &subs);
     forget_delivered(shard);
 }
 
 /// Answers the connect that is held on a WebSocket, if one is.
-fn answer_held(shard: &Rc<Shard>, key: Key, out: &mut Out) {
+pub(super) fn answer_held(shard: &Rc<Shard>, key: Key, out: &mut Out) {
     let Some(Carried { client, connect: Some(pending), .. }) = carried(shard, key) else { return };
     with_carried(shard, key, |carried| carried.connect = None);
     let mut batch = b"[".to_vec();
@@ -389,6 +345,16 @@ fn answer_held(shard: &Rc<Shard>, key: Key, out: &mut Out) {
     batch.push(b']');
     out.client_frame(Opcode::Text, true, &batch);
     set_due(shard, key, None);
+}
+
+/// Tells a client on a WebSocket, if its connect is held, that something is missing from the log.
+pub(super) fn put_lost(shard: &Shard, key: Key, client: &Client, out: &mut Out) {
+    let Some(pending) = carried(shard, key).and_then(|carried| carried.connect) else { return };
+    with_carried(shard, key, |carried| carried.connect = None);
+    let mut batch = b"[".to_vec();
+    put_answer(client, &mut lock(&client.state), &pending, Err(Lost), &mut batch);
+    batch.push(b']');
+    out.client_frame(Opcode::Text, true, &batch);
 }
 
 /// The time of a connect on a WebSocket is over.
@@ -411,175 +377,12 @@ pub(in crate::realm) fn flush_socket(shard: &Rc<Shard>, key: Key) {
     }
 }
 
-/// What a client listens to has changed, or another connection has taken its place.
-pub(crate) fn on_change(shard: &Rc<Shard>, key: Key, client: &Arc<Client>) {
-    let kind = match shard.held.borrow().get(key) {
-        Some(Hold::Response(hold)) => match hold.poll.as_deref() {
-            Some(Poll::Bayeux(connect)) if Arc::ptr_eq(&connect.client, client) => Some(connect.serial),
-            _ => return,
-        },
-        Some(Hold::Ws(_)) => None,
-        _ => return,
-    };
-    let (serial, is_gone) = {
-        let state = lock(&client.state);
-        (state.serial, state.is_gone)
-    };
-    match kind {
-        Some(own) if own == serial && !is_gone => {
-            let mut out = Out::default();
-            sync(shard, key, client, &mut out);
-        }
-        Some(_) => flush_poll(shard, key),
-        None => {
-            let Some(carried) = carried(shard, key).filter(|carried| Arc::ptr_eq(&carried.client, client)) else {
-                return;
-            };
-            let mut out = Out::default();
-            if carried.serial == serial && !is_gone {
-                sync(shard, key, client, &mut out);
-            } else {
-                leave_client(shard, key);
-            }
-            out.flush(shard, key);
-        }
-    }
-}
-
-/// Brings the subscriptions of a hold to what its client listens to.
-fn sync(shard: &Rc<Shard>, key: Key, client: &Arc<Client>, out: &mut Out) {
-    let (is_socket, known): (bool, Vec<Arc<str>>) = {
-        let held = shard.held.borrow();
-        let (is_socket, subs) = match held.get(key) {
-            Some(Hold::Ws(hold)) => (true, hold.subs()),
-            Some(Hold::Response(hold)) => (false, &*hold.subs),
-            _ => return,
-        };
-        let listeners = shard.listeners.borrow();
-        (is_socket, subs.iter().filter_map(|sub| listeners.name_of(sub.subscription).map(Arc::clone)).collect())
-    };
-    let (wanted, has_acks) = {
-        let state = lock(&client.state);
-        let wanted: Vec<String> = state.session.subscriptions().map(|(name, _)| client.hub_name(name)).collect();
-        (wanted, state.session.has_acks())
-    };
-    let mode = if is_socket { Mode::Ws } else { Mode::Response };
-    let by_walk = is_socket && !has_acks;
-    let class = |name: &str| if by_walk { socket_class(name) } else { Class::Poll };
-    let (fresh, has_missed) = join_all(shard, key, client, &known, mode, class);
-    let old: Vec<Sub> = {
-        let mut held = shard.held.borrow_mut();
-        let listeners = shard.listeners.borrow();
-        let is_old = |sub: &Sub| {
-            listeners.name_of(sub.subscription).is_none_or(|name| !wanted.iter().any(|wanted| **wanted == **name))
-        };
-        match held.get_mut(key) {
-            Some(Hold::Ws(hold)) => {
-                fresh.into_iter().for_each(|sub| hold.add_sub(sub));
-                let mut old = Vec::new();
-                while let Some(place) = hold.subs().iter().position(is_old) {
-                    old.push(hold.remove_sub(place));
-                }
-                old
-            }
-            Some(Hold::Response(hold)) => {
-                let all = std::mem::take(&mut hold.subs).into_vec().into_iter().chain(fresh);
-                let (old, kept): (Vec<Sub>, Vec<Sub>) = all.partition(is_old);
-                hold.subs = kept.into();
-                old
-            }
-            _ => return,
-        }
-    };
-    subscribe::leave(shard, mode, &old);
-    match (is_socket, by_walk) {
-        (false, _) if has_missed => flush_poll(shard, key),
-        (true, true) if has_missed => put_missed(shard, key, client, out),
-        (true, false) => {
-            let has_news = {
-                let state = lock(&client.state);
-                !client.news(shard, &state).is_ok_and(|news| news.items.is_empty())
-            };
-            if has_news {
-                answer_held(shard, key, out);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Puts up what a client has missed before its WebSocket carried it.
-fn put_missed(shard: &Rc<Shard>, key: Key, client: &Arc<Client>, out: &mut Out) {
-    let mut state = lock(&client.state);
-    match client.news(shard, &state) {
-        Ok(news) => {
-            shard.metrics.replayed.add(news.items.len() as u64);
-            for message in news.items.iter().filter_map(forms::bayeux) {
-                out.client_bytes(message.plain());
-            }
-            state.session.served(news.ends);
-        }
-        Err(Lost) => {
-            let pending = carried(shard, key).and_then(|carried| carried.connect);
-            let mut batch = b"[".to_vec();
-            if let Some(pending) = &pending {
-                put_answer(client, &mut state, pending, Err(Lost), &mut batch);
-            }
-            drop(state);
-            batch.push(b']');
-            with_carried(shard, key, |carried| carried.connect = None);
-            out.client_frame(Opcode::Text, true, &batch);
-            client.forget();
-            leave_client(shard, key);
-        }
-    }
-}
-
-/// Delivers items of one channel to the WebSockets of Bayeux clients that need no look at their sessions, and to those
-/// that may get an item by more than one name.
-pub(in crate::realm) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
-    let Some(first) = items.first() else { return 0 };
-    let name = &first.channel;
-    let plain = members(shard, name, Class::Bayeux);
-    let careful = members(shard, name, Class::BayeuxCareful);
-    let served = plain.len() + careful.len();
-    if served == 0 {
-        return 0;
-    }
-    if !plain.is_empty() {
-        ws::deliver_form(shard, items, &plain, forms::bayeux).await;
-    }
-    let own = forms::own_name(name);
-    let own = own.strip_prefix(crate::realm::tenant::PATTERN_MARK).unwrap_or(own);
-    for member in paced(careful) {
-        let Some(member) = member else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        let Some(carried) = carried(shard, member.key) else { continue };
-        let frames: Vec<Item> = {
-            let state = lock(&carried.client.state);
-            after(items, member.since).iter().filter(|item| is_for(&state.session, own, item)).cloned().collect()
-        };
-        let mut bytes = BytesMut::new();
-        for message in frames.iter().filter_map(forms::bayeux) {
-            bytes.extend_from_slice(message.plain());
-        }
-        if !bytes.is_empty() && ws::deliver_bytes(shard, member.key, &bytes.freeze()) {
-            shard.metrics.delivered_ws.add(frames.len() as u64);
-        }
-    }
-    if let Some(last) = items.last() {
-        shard.realm.delivered.borrow_mut().insert(Arc::clone(name), last.position.number);
-    }
-    served
-}
-
-/// Forgets how far channels were served that no WebSocket here listens to any more.
-fn forget_delivered(shard: &Shard) {
-    let listeners = shard.listeners.borrow();
-    let mut delivered = shard.realm.delivered.borrow_mut();
-    if delivered.len() > 2 * listeners.channels_len() + 64 {
-        delivered.retain(|name, _| listeners.channel(name).is_some());
-    }
+/// A connect of a client that gets everything over a stream of events: it says that the client lives, and when it is to
+/// say so again.
+pub(super) fn answer_sign_of_life(wish: &Wish, replies: &mut Vec<u8>) {
+    let hold = wish.client.tenant.realm().limits.hold;
+    let message = wish.pending.message(&wish.client);
+    let advice = Advice { interval: hold, timeout: Duration::ZERO, ..advice(hold) };
+    comma(replies);
+    Reply::to(&message).advice(advice).timesync(wish.pending.timesync).write(replies);
 }

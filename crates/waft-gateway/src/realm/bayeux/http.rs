@@ -10,6 +10,7 @@ use waft_http1::Fields;
 
 use super::carry::{self, Socket};
 use super::meta::{Done, process};
+use super::stream;
 use crate::client::Client as Connection;
 use crate::exchange::{self, Exchange, is_websocket};
 use crate::realm::door::{self, full};
@@ -69,6 +70,9 @@ pub(in crate::realm) async fn serve(
         ws::accept_in_realm(shard, client, exchange, socket);
         return None;
     }
+    if exchange.head.method() == "GET" && door::accepts(&exchange.head, door::EVENTS) {
+        return stream::serve(shard, client, exchange, &tenant).await;
+    }
     let Some((text, callback)) = batch_of(&exchange) else {
         return door::answer(shard, client, &exchange, bad_request()).await;
     };
@@ -114,7 +118,10 @@ async fn answer(
     done: Done,
     form: Form,
 ) -> Option<Connection> {
-    let Done { mut replies, wish, .. } = done;
+    let Done { mut replies, mut wish, .. } = done;
+    if let Some(sign) = wish.take_if(|wish| wish.by_events) {
+        carry::answer_sign_of_life(&sign, &mut replies);
+    }
     let Some(wish) = wish else {
         replies.push(b']');
         let done = exchange.body.is_done();

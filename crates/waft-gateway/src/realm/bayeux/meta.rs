@@ -21,6 +21,8 @@ pub(super) struct Wish {
     pub(super) pending: Pending,
     pub(super) wait: Duration,
     pub(super) ack: Option<u64>,
+    /// What comes goes over a stream of events, so that this is only a sign of life.
+    pub(super) by_events: bool,
 }
 
 /// What came of a batch.
@@ -178,7 +180,10 @@ impl Turn<'_> {
             done.reply(&Reply::to(self.message).advice(advice(hold)));
             return;
         }
-        done.wish = Some(Wish { client, pending, wait, ack: self.message.ack() });
+        // With acknowledgements everything goes with the replies to connects.
+        let by_events =
+            self.message.connection_type.as_deref() == Some("eventsource") && !lock(&client.state).session.has_acks();
+        done.wish = Some(Wish { client, pending, wait, ack: self.message.ack(), by_events });
     }
 
     fn subscribe(&self, done: &mut Done, begins: bool) {
