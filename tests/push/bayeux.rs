@@ -198,7 +198,7 @@ fn cometd_misses_nothing_by_long_polls_that_break() {
 }
 
 /// A raw batch, as JSON.
-fn post(client: &mut Connection, batch: &Value) -> Value {
+pub(crate) fn post(client: &mut Connection, batch: &Value) -> Value {
     let body = batch.to_string();
     let response = client.fetch(format!(
         "POST /bayeux HTTP/1.1\r\nHost: a\r\nContent-Type: application/json;charset=UTF-8\r\nContent-Length: {}\r\n\r\n{body}",
@@ -208,7 +208,7 @@ fn post(client: &mut Connection, batch: &Value) -> Value {
     serde_json::from_slice(&response.body).unwrap()
 }
 
-fn handshake(client: &mut Connection, ext: Value) -> String {
+pub(crate) fn handshake(client: &mut Connection, ext: Value) -> String {
     let answer = post(
         client,
         &json!([{ "channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"], "ext": ext }]),

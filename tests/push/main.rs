@@ -8,6 +8,8 @@
 
 mod bayeux;
 mod chat;
+mod eventsource;
+mod live;
 mod publish;
 mod socket;
 mod views;
