@@ -266,7 +266,7 @@ mod tests {
         check(
             r#"{"channel":"/meta/handshake","id":"1"}"#,
             |reply| reply.handshake(Some("c")).advice(advice).acks(),
-            r#"{"id":"1","clientId":"c","channel":"/meta/handshake","successful":true,"version":"1.0","supportedConnectionTypes":["long-polling","cross-origin-long-polling","callback-polling","websocket","in-process"],"advice":{"reconnect":"retry","interval":0,"timeout":45000},"ext":{"ack":true}}"#,
+            r#"{"id":"1","clientId":"c","channel":"/meta/handshake","successful":true,"version":"1.0","supportedConnectionTypes":["long-polling","cross-origin-long-polling","callback-polling","websocket","eventsource","in-process"],"advice":{"reconnect":"retry","interval":0,"timeout":45000},"ext":{"ack":true}}"#,
         );
         check(
             r#"{"channel":"/meta/connect","clientId":"c","id":5}"#,
