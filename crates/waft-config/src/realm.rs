@@ -8,7 +8,7 @@ use waft_realm::{Key, Operation, Pattern, is_realm_name};
 
 use crate::mistake::Mistake;
 use crate::section::section;
-use crate::value::{Allowed, Audience, ByteSize, Duration};
+use crate::value::{Allowed, Audience, ByteSize, Duration, Told};
 
 section! {
     /// A realm of the push service: a tenant with channels of its own. The table may stand many times. A route with
@@ -43,6 +43,18 @@ section! {
         message_max: ByteSize = ByteSize(64 << 10);
         /// How long a poll is held before it is answered with nothing.
         hold: Duration = Duration::from_secs(45);
+        /// How long a member of a channel may be away before the others are told, and how long a channel may be without
+        /// listeners before that is. An `EventSource` comes back after two seconds.
+        presence_grace: Duration = Duration::from_secs(5);
+        /// Members of one channel. More are refused.
+        members_max: NonZeroUsize = NonZeroUsize::new(1_000).unwrap_or(NonZeroUsize::MIN);
+        /// Members of all channels together. More are refused.
+        members_total_max: NonZeroUsize = NonZeroUsize::new(20_000).unwrap_or(NonZeroUsize::MIN);
+        /// Bytes of the data of one member.
+        member_data_max: ByteSize = ByteSize(1 << 10);
+        /// What is published to the channel `@lifecycle`: `channels` (which are occupied and vacated) and `connections`
+        /// (who connects, and why a connection ends). Empty: nothing, at no cost.
+        lifecycle: Vec<Told> = Vec::new();
     }
 }
 
@@ -93,6 +105,14 @@ impl RealmEntry {
             publish_rate: self.publish_rate,
             message_max: self.message_max.as_usize(),
             hold: self.hold.0,
+            presence_grace: self.presence_grace.0,
+            members_max: self.members_max.get(),
+            members_total_max: self.members_total_max.get(),
+            member_data_max: self.member_data_max.as_usize(),
+        };
+        realm.tells = waft_realm::Tells {
+            channels: self.lifecycle.contains(&Told::Channels),
+            connections: self.lifecycle.contains(&Told::Connections),
         };
         Ok(realm)
     }

@@ -65,6 +65,7 @@ as_text! {
     PingMode => "\"answer\" or \"forward\"",
     Allowed => "\"read\", \"publish\" or \"presence\"",
     Audience => "\"everyone\" or \"clients\"",
+    Told => "\"channels\" or \"connections\"",
     JsonPForm => "\"basic\" or \"extended\"",
     RequestKind => "\"http\" or \"ws\"",
     SlowReader => "\"drop\" or \"close\"",
@@ -470,6 +471,13 @@ words! {
         Clients = "clients",
         /// Everyone.
         Everyone = "everyone",
+    }
+    /// What a realm tells of its life.
+    Told {
+        /// Which channels are occupied.
+        Channels = "channels",
+        /// Who connects, and why a connection ends.
+        Connections = "connections",
     }
     /// What waft is to its ZHTTP workers.
     WorkerRole {

@@ -4,7 +4,9 @@
 //! arguments, Unix seconds for tokens and instants for rates.
 //!
 //! Start with [`Realm`], which says who may do what, and [`Grant`], which is what a client's token says.
-//! [`Pattern`] names channels by rule, and [`Rate`] is a bucket of what may be done in a time.
+//! [`Pattern`] names channels by rule, and [`Rate`] is a bucket of what may be done in a time. [`Roster`] has who is in
+//! the channels, and [`Occupancy`] which channels have listeners; both say what has to be told, and
+//! [`ChannelKind`] which channels tell it.
 //!
 //! ```
 //! use waft_realm::{Operation, Pattern, Realm, Rule};
@@ -21,14 +23,20 @@
 
 mod grant;
 mod key;
+mod lifecycle;
 mod pattern;
+mod presence;
 mod publisher;
 mod rate;
 mod realm;
+mod reserved;
 
 pub use grant::{Grant, GrantError};
 pub use key::{Key, KeyError, keys_of_set};
+pub use lifecycle::{Lifecycle, Occupancy, Reason, Visitor};
 pub use pattern::Pattern;
+pub use presence::{Change, EnterError, Event, Lease, Roster, member_json, member_name};
 pub use publisher::Verdict;
 pub use rate::Rate;
-pub use realm::{Limits, Operation, Realm, Rule, channel_prefix, is_channel, is_realm_name};
+pub use realm::{Limits, Operation, Realm, Rule, Tells, channel_prefix, is_channel, is_realm_name};
+pub use reserved::{ChannelKind, LIFECYCLE_CHANNEL, presence_channel};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Grant, Key, Pattern};
+use crate::{ChannelKind, Grant, Key, Pattern};
 
 /// What a client does with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// See who is there.
+    /// See who is there, and be seen.
     Presence,
     /// Publish to it.
     Publish,
@@ -41,6 +41,24 @@ pub struct Limits {
     pub message_max: usize,
     /// How long a poll is held: 45 s.
     pub hold: Duration,
+    /// How long a member may be away, and a channel without listeners, before that is told: 5 s, since an event source
+    /// comes back after 2 s.
+    pub presence_grace: Duration,
+    /// Members of one channel: 1,000.
+    pub members_max: usize,
+    /// Members of all channels: 20,000.
+    pub members_total_max: usize,
+    /// Bytes of the data of one member: 1 KiB.
+    pub member_data_max: usize,
+}
+
+/// What the channel for that tells of the life of a realm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tells {
+    /// Which channels are occupied.
+    pub channels: bool,
+    /// Who connects, and why a connection ends.
+    pub connections: bool,
 }
 
 impl Default for Limits {
@@ -52,6 +70,10 @@ impl Default for Limits {
             publish_rate: 50,
             message_max: 64 << 10,
             hold: Duration::from_secs(45),
+            presence_grace: Duration::from_secs(5),
+            members_max: 1_000,
+            members_total_max: 20_000,
+            member_data_max: 1 << 10,
         }
     }
 }
@@ -73,6 +95,8 @@ pub struct Realm {
     pub origins: Vec<String>,
     /// What its clients may take.
     pub limits: Limits,
+    /// What is told of its life.
+    pub tells: Tells,
 }
 
 impl Realm {
@@ -87,19 +111,36 @@ impl Realm {
             rules: Vec::new(),
             origins: Vec::new(),
             limits: Limits::default(),
+            tells: Tells::default(),
         }
     }
 
     /// Whether a client with this grant (`None`: without a token) may do this with a channel.
+    ///
+    /// Who may see the members of a channel may read of their coming and going. Nobody publishes to a reserved channel,
+    /// and that of the realm's life has to be named by the rule that opens it.
     #[must_use]
     pub fn may(&self, operation: Operation, channel: &str, grant: Option<&Grant>) -> bool {
-        self.allows(operation, grant, |pattern| pattern.matches(channel))
+        match ChannelKind::of(channel) {
+            ChannelKind::Ordinary => self.allows(operation, grant, |pattern| pattern.matches(channel)),
+            _ if operation != Operation::Read => false,
+            ChannelKind::Presence(watched) if ChannelKind::of(watched).is_reserved() => false,
+            ChannelKind::Presence(watched) => {
+                self.allows(Operation::Presence, grant, |pattern| pattern.matches(watched))
+            }
+            ChannelKind::Lifecycle => {
+                self.allows(operation, grant, |pattern| matches!(pattern, Pattern::Exact(name) if name == channel))
+            }
+        }
     }
 
     /// Whether a client may do this with all channels that a pattern names.
     #[must_use]
     pub fn may_all(&self, operation: Operation, channels: &Pattern, grant: Option<&Grant>) -> bool {
-        self.allows(operation, grant, |pattern| pattern.covers(channels))
+        match channels {
+            Pattern::Exact(channel) => self.may(operation, channel, grant),
+            _ => self.allows(operation, grant, |pattern| pattern.covers(channels)),
+        }
     }
 
     fn allows(&self, operation: Operation, grant: Option<&Grant>, fits: impl Fn(&Pattern) -> bool) -> bool {
@@ -163,6 +204,37 @@ mod tests {
         check(Operation::Read, "chat/a/b", false, false);
         check(Operation::Publish, "mine", false, true);
         check(Operation::Read, "mine", false, false);
+    }
+
+    #[test]
+    fn reserved_channels_have_rules_of_their_own() {
+        let mut realm = realm();
+        let everything = Rule {
+            channels: vec![Pattern::parse("**")],
+            operations: vec![Operation::Read, Operation::Publish],
+            everyone: true,
+        };
+        realm.rules.push(everything);
+        realm.rules.push(Rule {
+            channels: vec![Pattern::parse("chat/*"), Pattern::parse("*")],
+            operations: vec![Operation::Presence],
+            everyone: true,
+        });
+        let watcher = Grant { read: vec![Pattern::parse("@lifecycle")], ..Grant::default() };
+        let check = |operation, channel: &str, expected: bool| {
+            assert_eq!(realm.may(operation, channel, None), expected, "{operation:?} {channel}");
+            assert_eq!(realm.may_all(operation, &Pattern::parse(channel), None), expected, "{operation:?} {channel}");
+        };
+        check(Operation::Read, "chat/a/@presence", true);
+        check(Operation::Publish, "chat/a/@presence", false);
+        check(Operation::Read, "news/a/@presence", false);
+        check(Operation::Read, "chat/@presence/@presence", false);
+        check(Operation::Read, "@lifecycle", false);
+        check(Operation::Publish, "@lifecycle", false);
+        check(Operation::Presence, "@lifecycle", false);
+        check(Operation::Read, "@lifecycle/@presence", false);
+        assert!(realm.may(Operation::Read, "@lifecycle", Some(&watcher)));
+        assert!(!realm.may(Operation::Publish, "@lifecycle", Some(&watcher)));
     }
 
     #[test]
