@@ -10,6 +10,7 @@ mod bayeux;
 mod chat;
 mod eventsource;
 mod live;
+mod presence;
 mod publish;
 mod socket;
 mod views;

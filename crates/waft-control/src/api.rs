@@ -108,6 +108,10 @@ impl Service for ControlApi {
             return realm::answer(gateway, request, &place);
         }
         let state = self.state.load();
+        if let Some(place) = realm::occupancy::place(name) {
+            let is_trusted = state.guard.admits(head.field("Authorization"), now_unix_s);
+            return realm::occupancy::answer(gateway, request, place, is_trusted);
+        }
         if !matches!(name, "/healthz" | "/readyz")
             && !state.guard.is_open()
             && !state.guard.admits(head.field("Authorization"), now_unix_s)

@@ -90,6 +90,7 @@ fn render(gateway: &Gateway, names: &MetricsNames, process: Process) -> String {
     of_publishing(&mut out, gateway);
     of_deliveries(&mut out, &totals);
     of_channels(&mut out, gateway);
+    of_realms(&mut out, gateway);
     of_process(&mut out, process);
     if names.pushpin {
         of_pushpin(&mut out, gateway, &totals, &names.pushpin_prefix);
@@ -322,6 +323,24 @@ fn of_channels(out: &mut Exposition, gateway: &Gateway) {
     out.gauge("waft_parked_items", "Items that wait for the one before them.", hub.parked);
     out.gauge("waft_parked_bytes", "Bytes of the items that wait.", hub.parked_bytes);
     out.gauge("waft_seen_ids", "Ids remembered against duplicates.", hub.seen_ids);
+}
+
+fn of_realms(out: &mut Exposition, gateway: &Gateway) {
+    let members: usize = gateway.realms().all().iter().map(|tenant| tenant.members_total()).sum();
+    let metrics = gateway.realm_metrics();
+    out.gauge("waft_realm_members", "Members of channels of realms.", members);
+    out.counter("waft_realm_members_joined_total", "Members that entered a channel.", metrics.members_joined.value());
+    out.counter("waft_realm_members_left_total", "Members that left or were lost.", metrics.members_left.value());
+    out.counter(
+        "waft_realm_lifecycle_total",
+        "Events published to the channels for the life of realms.",
+        metrics.lifecycle_told.value(),
+    );
+    out.counter(
+        "waft_realm_lifecycle_dropped_total",
+        "Such events dropped because too many came at once.",
+        metrics.lifecycle_dropped.value(),
+    );
 }
 
 /// These names are what all programs give Prometheus.

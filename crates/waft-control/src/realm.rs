@@ -1,6 +1,7 @@
 //! The publish API of realms: that of the Fanout cloud, and Fastly's.
 
 mod items;
+pub(crate) mod occupancy;
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};

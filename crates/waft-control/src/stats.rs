@@ -10,7 +10,7 @@ use crate::totals::Totals;
 pub(crate) const CHANNELS_MAX: usize = 100_000;
 
 /// Channels in one answer when the request does not say.
-const CHANNELS_DEFAULT: usize = 1_000;
+pub(crate) const CHANNELS_DEFAULT: usize = 1_000;
 
 /// Totals of this process.
 #[derive(Debug, Serialize)]

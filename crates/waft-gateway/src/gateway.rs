@@ -12,7 +12,7 @@ use waft_net::{Key, Mailbox};
 
 use crate::ask::Pace;
 use crate::handler::{Handed, HandlerConnection, Handlers, HandlersError, Opened};
-use crate::metrics::{PublishMetrics, ShardMetrics, WorkerMetrics};
+use crate::metrics::{PublishMetrics, RealmMetrics, ShardMetrics, WorkerMetrics};
 use crate::pace::Allowance;
 use crate::payload::{Payload, payload_size};
 use crate::realm::{BayeuxClient, Realms, Tenant, Watch};
@@ -62,6 +62,7 @@ pub struct Gateway {
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
     metrics: Vec<Arc<ShardMetrics>>,
     publish_metrics: PublishMetrics,
+    realm_metrics: RealmMetrics,
     outbound_metrics: Arc<waft_outbound::Metrics>,
     pub(crate) filter_pace: Pace,
     pub(crate) recorder: Option<Arc<Recorder>>,
@@ -92,6 +93,7 @@ impl Gateway {
             mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
             metrics: (0..shards).map(|_| Arc::default()).collect(),
             publish_metrics: PublishMetrics::default(),
+            realm_metrics: RealmMetrics::default(),
             outbound_metrics: Arc::default(),
             filter_pace: Pace::default(),
             recorder: None,
@@ -221,6 +223,11 @@ impl Gateway {
     /// What came of the items that were published.
     pub fn publish_metrics(&self) -> &PublishMetrics {
         &self.publish_metrics
+    }
+
+    /// What happened to the members of channels, and what was told of the life of realms.
+    pub fn realm_metrics(&self) -> &RealmMetrics {
+        &self.realm_metrics
     }
 
     /// What calls to other places than the targets are counted by.

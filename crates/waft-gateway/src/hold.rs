@@ -16,6 +16,7 @@ use waft_grip::keepalive::{KeepAlive, Mode as KeepAliveMode};
 use waft_http1::{LAST_CHUNK, RequestHead, Version};
 use waft_hub::Mode;
 use waft_net::{Flush, Key, PeerAddr, Readiness, Socket, Stream, Wrote};
+use waft_realm::Reason;
 use waft_route::{Route, SlowClient};
 
 use crate::buffer::ReadBuffer;
@@ -23,7 +24,7 @@ use crate::client::Client;
 use crate::dress::{Dress, Whole};
 use crate::link;
 use crate::place::Base;
-use crate::realm::{self, BayeuxStream, Guest, Poll};
+use crate::realm::{self, BayeuxStream, Guest, Poll, RealmSocket};
 use crate::record::Seat;
 use crate::respond::{self, Frame};
 use crate::service::Door;
@@ -84,7 +85,6 @@ pub(crate) struct Line {
     pub(crate) leftover: Option<Box<[u8]>>,
     pub(crate) seat: Seat,
     /// Its place among the held connections of a realm.
-    #[expect(dead_code, reason = "it counts for as long as it is kept")]
     pub(crate) guest: Option<Guest>,
 }
 
@@ -332,7 +332,7 @@ fn on_half_close(shard: &Rc<Shard>, key: Key) {
             line.half_closed = true;
             return;
         }
-        Some(Hold::Stream(_) | Hold::Resting(_)) => {}
+        Some(hold @ (Hold::Stream(_) | Hold::Resting(_))) => hold.set_reason(Reason::Closed),
         Some(Hold::Changing | Hold::Ws(_) | Hold::WsTarget(_)) | None => return,
     }
     end(shard, key);
@@ -484,6 +484,19 @@ fn stream_deadline(shard: &Rc<Shard>, key: Key, now: Instant) {
 }
 
 impl Hold {
+    /// Says why it ends, if it is one of a realm's client. What was said first counts.
+    pub(crate) fn set_reason(&mut self, reason: Reason) {
+        let guest = match self {
+            Self::Response(hold) => hold.line.guest.as_mut(),
+            Self::Stream(hold) => hold.line.guest.as_mut(),
+            Self::Ws(hold) => hold.realm_socket().map(RealmSocket::guest),
+            Self::Changing | Self::Finishing(_) | Self::Resting(_) | Self::WsTarget(_) => None,
+        };
+        if let Some(guest) = guest {
+            guest.set_reason(reason);
+        }
+    }
+
     /// The written id of its route, if it has one.
     pub(crate) fn shown_route(&self) -> Option<&Arc<str>> {
         match self {
@@ -530,6 +543,9 @@ pub(crate) fn on_full(shard: &Rc<Shard>, key: Key) {
     let policy = if hold.bayeux.is_some() { SlowClient::Close } else { hold.route.options.slow_client };
     match policy {
         SlowClient::Close => {
+            if let Some(hold) = held.get_mut(key) {
+                hold.set_reason(Reason::Slow);
+            }
             drop(held);
             realm::too_slow(shard, key);
             shard.metrics.slow_disconnects.add(1);
@@ -560,6 +576,9 @@ pub(crate) fn cut_off_stalled(shard: &Rc<Shard>, limit: Duration) {
         shard.metrics.slow_disconnects.add(1);
         realm::too_slow(shard, key);
         debug!("A client took nothing for too long and was cut off.");
+        if let Some(hold) = shard.held.borrow_mut().get_mut(key) {
+            hold.set_reason(Reason::Slow);
+        }
         end(shard, key);
     }
 }
@@ -748,7 +767,8 @@ pub(crate) fn end_all(shard: &Rc<Shard>) {
                 drop(held);
                 answer_response(shard, key, &answer);
             }
-            Some(Hold::Stream(_)) => {
+            Some(hold @ Hold::Stream(_)) => {
+                hold.set_reason(Reason::GoingAway);
                 drop(held);
                 end_stream(shard, key);
             }

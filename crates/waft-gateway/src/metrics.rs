@@ -76,6 +76,19 @@ impl PublishMetrics {
     }
 }
 
+/// What happened to the members of channels, and what was told of the life of realms.
+#[derive(Debug, Default)]
+pub struct RealmMetrics {
+    /// Members that entered a channel.
+    pub members_joined: SharedCounter,
+    /// Members that left, or were lost and did not come back in time.
+    pub members_left: SharedCounter,
+    /// Events published to the channels of realms for their lives.
+    pub lifecycle_told: SharedCounter,
+    /// Events that had no room.
+    pub lifecycle_dropped: SharedCounter,
+}
+
 /// What came by the sockets of ZHTTP workers, counted by the thread that reads them.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {

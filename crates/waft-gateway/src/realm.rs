@@ -5,14 +5,18 @@
 //! holds like those that targets ask for, and get what is published from the same walk; `live` lets clients of LiveResource
 //! follow many channels at once, by a poll or a WebSocket; `forms` makes the bytes, once for
 //! all who get them. `tenant` has what each realm has at the moment, and `watch` shows items to patterns of channels.
+//! `presence` has the members of channels, `lifecycle` tells who comes and goes, and `stay` keeps what ends with a connection.
 
 mod bayeux;
 mod door;
 mod feed;
 pub(crate) mod forms;
+mod lifecycle;
 mod live;
 mod poll;
+mod presence;
 mod socket;
+mod stay;
 mod tenant;
 mod watch;
 
@@ -30,12 +34,14 @@ pub(crate) use self::bayeux::{
 };
 pub(crate) use self::door::{serve, serves};
 pub(crate) use self::forms::Forms;
+pub(crate) use self::lifecycle::reason_of;
 pub(crate) use self::poll::{Poll, answer_at_the_end, poll_ended};
 pub(crate) use self::socket::{RealmSocket, on_socket_event, socket_begun, socket_ended};
-pub(crate) use self::tenant::Guest;
+pub(crate) use self::stay::Guest;
 pub use self::tenant::{Realms, Tenant};
 pub(crate) use self::watch::Watch;
 use crate::deliver::{self, members, paced};
+use crate::gateway::Gateway;
 use crate::shard::Shard;
 use crate::subscribe::{Class, Item};
 use crate::ws;
@@ -82,6 +88,14 @@ pub(crate) async fn deliver(shard: &Rc<Shard>, items: &[Item]) -> usize {
 pub(crate) fn sweep(shard: &Rc<Shard>, now: Instant) {
     for tenant in shard.gateway.realms().all() {
         bayeux::sweep(&tenant, now);
+    }
+}
+
+/// Ten times a second, on one shard: tells what there is to tell of members and lives.
+pub(crate) fn tick(gateway: &Gateway, now: Instant) {
+    for tenant in gateway.realms().all() {
+        presence::tick(gateway, &tenant, now);
+        lifecycle::tick(gateway, &tenant, now);
     }
 }
 

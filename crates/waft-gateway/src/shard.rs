@@ -420,6 +420,7 @@ async fn keep_time(shard: Rc<Shard>) {
         if shard.number == 0 {
             shard.gateway.hub.expire(now, &mut |to, item| shard.gateway.deliver(to, item));
             shard.gateway.show_views(now);
+            realm::tick(&shard.gateway, now);
         }
         ticks += 1;
         if ticks.is_multiple_of(SWEEP_TICKS) {

@@ -27,6 +27,7 @@ use tracing::debug;
 use waft_http1::Version;
 use waft_hub::Mode;
 use waft_net::{Key, PeerAddr, Wrote};
+use waft_realm::Reason;
 use waft_route::Route;
 use waft_websocket::close::{self, Close};
 use waft_websocket::connection::{Event, Limits, Receiver};
@@ -580,6 +581,9 @@ fn on_client_close(hold: &mut WsHold, close: Option<Close>, out: &mut Out) {
                 out.client_frame(Opcode::Close, true, &content);
                 hold.close_sent = true;
             }
+            if let Some(socket) = hold.realm_socket() {
+                socket.guest().set_reason(Reason::Closed);
+            }
             out.after = After::Finish;
         }
     }
@@ -631,10 +635,18 @@ pub(crate) fn refuse_binary(shard: &Rc<Shard>, key: Key, out: &mut Out) {
 
 /// Closes a connection that cannot go on: a close frame, then its end.
 fn fail(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
+    note_close(shard, key, close);
     if mark_closed(shard, key) {
         out.client_frame(Opcode::Close, true, &close.to_content());
     }
     out.after = After::Finish;
+}
+
+/// Notes why the WebSocket of a realm's client is closed.
+fn note_close(shard: &Shard, key: Key, close: &Close) {
+    if let Some(hold) = shard.held.borrow_mut().get_mut(key) {
+        hold.set_reason(realm::reason_of(close));
+    }
 }
 
 /// Notes that a close frame goes to the client: nothing may follow it. False if one went before.
@@ -680,6 +692,7 @@ fn close_after(shard: &Rc<Shard>, key: Key, close: &Close, out: &mut Out) {
     }
     direct::detach(shard, key, close);
     worker::detach(shard, key, close);
+    note_close(shard, key, close);
     let received = matches!(shard.held.borrow().get(key), Some(Hold::Ws(hold)) if hold.close_received);
     if mark_closed(shard, key) {
         out.client_frame(Opcode::Close, true, &close.to_content());
@@ -704,7 +717,7 @@ fn on_full(shard: &Rc<Shard>, key: Key) {
 }
 
 /// The close code that sends a client back later: its queue was full, or its target cannot be reached.
-const TRY_AGAIN_LATER: u16 = 1013;
+pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 
 /// A connection has ended without a close frame.
 fn lost(shard: &Rc<Shard>, key: Key) {

@@ -302,6 +302,11 @@ impl<P> Hub<P> {
         self.stripe(channel).is_subscribed(channel)
     }
 
+    /// The listeners of a channel.
+    pub fn counts(&self, channel: &str) -> ListenerCounts {
+        self.stripe(channel).counts(channel)
+    }
+
     /// The subscribed channels. One part of the map at a time is copied, so the whole is no picture of one moment.
     pub fn channels(&self) -> impl Iterator<Item = ChannelCounts> + '_ {
         self.stripes.iter().flat_map(|stripe| lock(stripe).subscribed_channels())

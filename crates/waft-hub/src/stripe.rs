@@ -10,7 +10,9 @@ use crate::channel::{Channel, Totals, Turn};
 use crate::log::Log;
 use crate::seen::SeenIds;
 use crate::timers::Timers;
-use crate::{ChannelCounts, Mode, Ordered, Outcome, Position, Publish, Published, Replay, Since, Subscribed};
+use crate::{
+    ChannelCounts, ListenerCounts, Mode, Ordered, Outcome, Position, Publish, Published, Replay, Since, Subscribed,
+};
 
 /// Channels whose names hash alike.
 #[derive(Debug)]
@@ -158,6 +160,10 @@ impl<P> Stripe<P> {
 
     pub(crate) fn is_subscribed(&self, channel: &str) -> bool {
         self.channels.get(channel).is_some_and(Channel::is_subscribed)
+    }
+
+    pub(crate) fn counts(&self, channel: &str) -> ListenerCounts {
+        self.channels.get(channel).map(Channel::counts).unwrap_or_default()
     }
 
     pub(crate) fn end(&self, channel: &str) -> u64 {

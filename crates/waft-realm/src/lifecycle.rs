@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Which channels of a realm have listeners, without the flutter of clients that come back at once.
 ///
@@ -79,25 +79,26 @@ impl Lifecycle<'_> {
     /// It as JSON text.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let of_visitor = |event: &str, visitor: &Visitor| {
-            let mut value = json!({ "event": event, "connection": visitor.id, "transport": visitor.transport });
-            if let Some(user) = &visitor.user {
-                value["user"] = Value::from(user.as_str());
-            }
-            value
-        };
         let value = match self {
-            Self::Connected(visitor) => of_visitor("connect", visitor),
+            Self::Connected(visitor) => Value::Object(visitor.fields("connect")),
             Self::Disconnected(visitor, reason, seconds) => {
-                let mut value = of_visitor("disconnect", visitor);
-                value["reason"] = Value::from(reason.as_str());
-                value["seconds"] = Value::from(*seconds);
-                value
+                let mut fields = visitor.fields("disconnect");
+                fields.insert("reason".to_owned(), reason.as_str().into());
+                fields.insert("seconds".to_owned(), (*seconds).into());
+                Value::Object(fields)
             }
             Self::Occupied(channel) => json!({ "event": "occupied", "channel": channel }),
             Self::Vacated(channel) => json!({ "event": "vacated", "channel": channel }),
         };
         value.to_string()
+    }
+}
+
+impl Visitor {
+    fn fields(&self, event: &str) -> Map<String, Value> {
+        let told = [("event", event), ("connection", &self.id), ("transport", self.transport)];
+        let user = self.user.as_deref().map(|user| ("user", user));
+        told.into_iter().chain(user).map(|(name, text)| (name.to_owned(), text.into())).collect()
     }
 }
 

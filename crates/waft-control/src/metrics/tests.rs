@@ -81,7 +81,9 @@ fn the_names_and_kinds_stay() {
         waft_handler_responses_total counter, waft_gaps_told_total counter, \
         waft_replayed_total counter, waft_delivery_latency_seconds histogram, waft_channels gauge, \
         waft_channels_remembered gauge, waft_log_items gauge, waft_log_bytes gauge, waft_parked_items gauge, \
-        waft_parked_bytes gauge, waft_seen_ids gauge, process_resident_memory_bytes gauge, process_open_fds gauge, \
+        waft_parked_bytes gauge, waft_seen_ids gauge, waft_realm_members gauge, waft_realm_members_joined_total counter, \
+        waft_realm_members_left_total counter, waft_realm_lifecycle_total counter, \
+        waft_realm_lifecycle_dropped_total counter, process_resident_memory_bytes gauge, process_open_fds gauge, \
         p_request_received counter, p_connection_connected gauge, p_connection_minute counter, \
         p_message_received counter, p_message_sent counter";
     assert_eq!(types.join(", "), expected);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use waft_grip::item::{Item, parse_item_json};
-use waft_realm::is_channel;
+use waft_realm::{ChannelKind, is_channel};
 
 /// Why a body is refused. `Display` is the answer's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,9 @@ pub(crate) enum ItemsError {
     /// An item has no name of a channel.
     #[error("item has no channel; name one of up to 255 bytes")]
     NoChannel,
+    /// An item has the name of a channel that waft itself publishes to.
+    #[error("item has a reserved channel; only waft publishes to `@lifecycle` and `.../@presence`")]
+    ReservedChannel,
     /// An item has an id that is neither a text nor a number.
     #[error("item has an {0} that is no text")]
     NoText(&'static str),
@@ -56,6 +59,9 @@ fn read_item(item: &BTreeMap<String, &RawValue>, channel: Option<&str>) -> Resul
         None => item.get("channel").and_then(|value| serde_json::from_str::<String>(value.get()).ok()),
     };
     let name = name.filter(|name| is_channel(name)).ok_or(ItemsError::NoChannel)?;
+    if ChannelKind::of(&name).is_reserved() {
+        return Err(ItemsError::ReservedChannel);
+    }
     let mut formats: BTreeMap<&str, &RawValue> = BTreeMap::new();
     let mut out = serde_json::Map::new();
     let mut raw = |name: &str, value: &RawValue| {

@@ -20,9 +20,12 @@ use std::time::{Duration, Instant};
 use waft_bayeux::{Message, Session};
 use waft_hub::{Position, Replay};
 use waft_net::Key;
-use waft_realm::{Grant, Rate};
+use waft_realm::{Grant, Rate, Reason};
 
 use super::forms;
+use super::lifecycle::Told;
+use super::presence::Membership;
+use super::stay::Stay;
 use super::tenant::Tenant;
 use crate::shard::Shard;
 use crate::subscribe::Item;
@@ -55,6 +58,8 @@ struct State {
     place: Place,
     /// It has said goodbye, or was forgotten.
     is_gone: bool,
+    /// What ends with it.
+    stay: Stay,
 }
 
 /// Where the connect of a client is.
@@ -102,7 +107,7 @@ pub(super) fn sweep(tenant: &Tenant, now: Instant) {
         clients.values().filter(|client| lock(&client.state).session.is_over(now)).map(Arc::clone).collect()
     };
     for client in over {
-        client.forget();
+        client.forget(Reason::Expired);
     }
 }
 
@@ -147,14 +152,40 @@ impl Client {
     }
 
     /// It exists no more.
-    fn forget(&self) {
+    fn forget(&self, reason: Reason) {
         lock(&self.tenant.sessions().0).remove(&self.id);
+        // What ends with it is let go of last, when nothing is locked any more.
+        let mut stay = Stay::default();
         let mut state = lock(&self.state);
+        std::mem::swap(&mut stay, &mut state.stay);
+        stay.set_reason(reason);
         if !std::mem::replace(&mut state.is_gone, true) {
             for (name, _) in state.session.subscriptions().filter(|(name, _)| is_pattern(name)) {
                 self.tenant.patterns().remove(name);
             }
         }
+    }
+
+    /// Tells that it is there, if its realm does that.
+    fn tell(&self) {
+        let mut state = lock(&self.state);
+        state.stay = Stay::told(Told::begin(&self.tenant, "bayeux", state.grant.as_ref()));
+    }
+
+    /// It is a member of these channels for as long as it listens to them.
+    fn keep(&self, shard: &Shard, memberships: Vec<Membership>) {
+        for membership in memberships {
+            let before = lock(&self.state).stay.keep(membership);
+            if let Some(before) = before {
+                before.leave(&shard.gateway);
+            }
+        }
+    }
+
+    /// It leaves the channels that it is a member of.
+    fn leave_all(&self, shard: &Shard) {
+        let memberships = lock(&self.state).stay.give_back_all();
+        memberships.into_iter().for_each(|membership| membership.leave(&shard.gateway));
     }
 
     /// Tells whatever carries its connect that something has changed.

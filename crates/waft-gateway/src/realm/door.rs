@@ -12,6 +12,7 @@ use waft_http1::{Fields, RequestHead};
 use waft_hub::Position;
 use waft_realm::{Grant, Operation, Rate, is_channel};
 
+use super::presence::{self, Membership};
 use super::tenant::Tenant;
 use super::{bayeux, feed, forms, live, poll, socket, unix_seconds};
 use crate::body::{BodyEnd, RequestBody};
@@ -29,6 +30,8 @@ pub(super) struct Ask {
     pub(super) query: HashMap<String, String>,
     pub(super) grant: Option<Grant>,
     pub(super) resource: Arc<Resource>,
+    /// Its client as a member of the channel, if it has entered by this request.
+    pub(super) membership: Option<Membership>,
 }
 
 /// Where a channel is, as other resources link to it.
@@ -120,7 +123,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut client: Client, mut exchange: E
     if !root.ends_with('/') {
         root.push('/');
     }
-    let ask = Ask { tenant, channel, query, grant, resource: Arc::new(Resource { path, root }) };
+    let resource = Arc::new(Resource { path, root });
+    let ask = Ask { tenant, channel, query, grant, resource, membership: None };
     if is_websocket(&exchange.head) {
         return socket::serve(shard, client, exchange, ask).await;
     }
@@ -149,7 +153,7 @@ fn token(head: &RequestHead, query: &HashMap<String, String>) -> Option<String> 
 }
 
 /// Serves a request for a channel.
-async fn read(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, ask: Ask) -> Option<Client> {
+async fn read(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, mut ask: Ask) -> Option<Client> {
     if ask.channel.is_empty() {
         return live::serve(shard, client, exchange, ask).await;
     }
@@ -164,9 +168,23 @@ async fn read(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, ask: As
     } else {
         None
     };
-    let Some(form) = form else { return poll::serve(shard, client, exchange, ask).await };
+    ask.membership = match presence::enter_by_request(shard, &exchange, &ask) {
+        Ok(membership) => membership,
+        Err(refused) => return answer(shard, client, &exchange, refused).await,
+    };
+    let Some(form) = form else {
+        if presence::wants_list(&ask) {
+            let list = presence::list(shard, &ask);
+            return answer(shard, client, &exchange, list).await;
+        }
+        return poll::serve(shard, client, exchange, ask).await;
+    };
     exchange.guest = match ask.tenant.admit() {
-        Some(guest) => Some(guest),
+        Some(mut guest) => {
+            guest.tell(&ask.tenant, if form == feed::Form::Events { "sse" } else { "ndjson" }, ask.grant.as_ref());
+            guest.keep_all(ask.membership.take());
+            Some(guest)
+        }
         None => return answer(shard, client, &exchange, full()).await,
     };
     feed::serve(shard, client, exchange, &ask, form).await

@@ -76,7 +76,7 @@ pub(super) fn put_links(fields: &mut Fields, resource: &Resource, at: Position) 
 }
 
 /// Answers a request for the value of a channel, or its changes: at once, or when there is something.
-pub(super) async fn serve(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, ask: Ask) -> Option<Client> {
+pub(super) async fn serve(shard: &Rc<Shard>, client: Client, mut exchange: Exchange, mut ask: Ask) -> Option<Client> {
     let limits = ask.tenant.realm().limits.clone();
     let wait = wished_wait(&exchange.head, &ask.query, limits.hold).filter(|_| exchange.head.method() == "GET");
     let name = ask.tenant.hub_name(&ask.channel);
@@ -111,7 +111,10 @@ pub(super) async fn serve(shard: &Rc<Shard>, client: Client, mut exchange: Excha
         return crate::exchange::answer(shard, client, &exchange, at_the_end, done).await;
     }
     exchange.guest = match ask.tenant.admit() {
-        Some(guest) => Some(guest),
+        Some(mut guest) => {
+            guest.keep_all(ask.membership.take());
+            Some(guest)
+        }
         None => return door::answer(shard, client, &exchange, door::full()).await,
     };
     let from = from.filter(|from| from.epoch == end.epoch).unwrap_or(end);

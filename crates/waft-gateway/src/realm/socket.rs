@@ -16,8 +16,9 @@ use waft_websocket::frame::Opcode;
 
 use super::door::{self, Ask, bucket, full};
 use super::feed::{Joined, Start, join};
-use super::tenant::{Guest, Tenant};
-use super::{bayeux, forms, live, unix_seconds};
+use super::stay::Guest;
+use super::tenant::Tenant;
+use super::{bayeux, forms, live, presence, unix_seconds};
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::hold::Hold;
@@ -33,21 +34,30 @@ pub(crate) struct RealmSocket {
     pub(super) rate: Rate,
     pub(super) speaks: Speaks,
     /// Lives as long as the connection.
-    _guest: Guest,
+    pub(super) guest: Guest,
 }
 
 /// The protocol of a socket.
 #[derive(Debug)]
 pub(super) enum Speaks {
     Bayeux(bayeux::Socket),
-    /// Small messages; the channel is the one that its address names. Beside it is what is followed by addresses.
-    Json(Option<(String, Start)>, live::Follows),
+    /// Small messages, and what its address asks for. Beside it is what is followed by addresses.
+    Json(Option<Box<First>>, live::Follows),
+}
+
+/// What the address of a socket asks for.
+#[derive(Debug)]
+pub(super) struct First {
+    channel: String,
+    start: Start,
+    /// The name and the data of a member, if the client enters the channel.
+    entry: Option<(String, Option<String>)>,
 }
 
 impl RealmSocket {
     pub(super) fn new(tenant: Arc<Tenant>, grant: Option<Grant>, speaks: Speaks, guest: Guest) -> Self {
         let rate = bucket(&tenant, Instant::now());
-        Self { tenant, grant, rate, speaks, _guest: guest }
+        Self { tenant, grant, rate, speaks, guest }
     }
 
     /// The longest message of the client.
@@ -67,6 +77,11 @@ impl RealmSocket {
         }
     }
 
+    /// What ends with its connection.
+    pub(crate) fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
     /// Counts a message that is published. False if there were too many.
     pub(super) fn take_from_rate(&mut self, now: Instant) -> bool {
         self.rate.take(self.tenant.realm().limits.publish_rate, now)
@@ -78,26 +93,31 @@ const LIVE_RESOURCE: &str = "liveresource";
 
 /// Opens a WebSocket.
 pub(super) async fn serve(shard: &Rc<Shard>, client: Client, exchange: Exchange, ask: Ask) -> Option<Client> {
-    let Some(guest) = ask.tenant.admit() else { return door::answer(shard, client, &exchange, full()).await };
+    let Some(mut guest) = ask.tenant.admit() else { return door::answer(shard, client, &exchange, full()).await };
+    guest.tell(&ask.tenant, "websocket", ask.grant.as_ref());
     let start = Start::of(&exchange, &ask);
-    let channel = (!ask.channel.is_empty()).then(|| (ask.channel.clone(), start));
+    let entry = ask.query.get("member").map(|member| (member.clone(), ask.query.get("data").cloned()));
+    let first = (!ask.channel.is_empty()).then(|| Box::new(First { channel: ask.channel.clone(), start, entry }));
     let offered = exchange.head.fields_named("sec-websocket-protocol").flat_map(|field| field.split(|b| *b == b','));
     let speaks_lines = offered.map(<[u8]>::trim_ascii).any(|name| name == LIVE_RESOURCE.as_bytes());
     let follows = live::Follows::new(ask.resource.root.clone(), speaks_lines);
-    let socket = RealmSocket::new(ask.tenant, ask.grant, Speaks::Json(channel, follows), guest);
+    let socket = RealmSocket::new(ask.tenant, ask.grant, Speaks::Json(first, follows), guest);
     ws::accept_in_realm(shard, client, exchange, socket);
     None
 }
 
 /// A WebSocket has been accepted: its address may name a channel.
 pub(crate) fn socket_begun(shard: &Rc<Shard>, key: Key) {
-    let channel = with_socket(shard, key, |socket| match &mut socket.speaks {
-        Speaks::Json(channel, _) => channel.take(),
+    let first = with_socket(shard, key, |socket| match &mut socket.speaks {
+        Speaks::Json(first, _) => first.take(),
         Speaks::Bayeux(_) => None,
     });
-    if let Some(Some((channel, start))) = channel {
+    if let Some(Some(first)) = first {
         let mut out = Out::default();
-        subscribe(shard, key, &Value::Null, &channel, start, &mut out);
+        subscribe(shard, key, &Value::Null, &first.channel, first.start, &mut out);
+        if let Some((member, data)) = &first.entry {
+            presence::enter_by_address(shard, key, &first.channel, member, data.as_deref(), &mut out);
+        }
         out.flush(shard, key);
     }
 }
@@ -128,14 +148,17 @@ pub(crate) fn on_socket_event(shard: &Rc<Shard>, key: Key, event: &Event, out: &
 }
 
 /// A message of a client.
-#[derive(Deserialize)]
-struct Said<'a> {
+#[derive(Default, Deserialize)]
+pub(super) struct Said<'a> {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
-    id: Value,
+    pub(super) id: Value,
     #[serde(default)]
-    channel: String,
+    pub(super) channel: String,
+    #[serde(default)]
+    pub(super) action: String,
+    pub(super) member: Option<String>,
     /// A resource of LiveResource, in the place of a channel.
     uri: Option<String>,
     /// What is wanted of that: `value` or `changes`.
@@ -144,7 +167,14 @@ struct Said<'a> {
     last: Option<usize>,
     token: Option<String>,
     #[serde(borrow)]
-    data: Option<&'a RawValue>,
+    pub(super) data: Option<&'a RawValue>,
+}
+
+impl<'a> Said<'a> {
+    /// A client enters a channel, as if it had said so.
+    pub(super) fn of_member(channel: String, member: Option<String>, data: Option<&'a RawValue>) -> Self {
+        Self { channel, member, data, ..Self::default() }
+    }
 }
 
 fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &mut Out) {
@@ -176,11 +206,12 @@ fn on_text(shard: &Rc<Shard>, key: Key, text: &[u8], out: &mut Out) {
         "unsubscribe" => unsubscribe(shard, key, &said.id, &said.channel, out),
         "publish" => publish(shard, key, &said, out),
         "auth" => authenticate(shard, key, &said, out),
+        "presence" => presence::on_message(shard, key, &said, out),
         "ping" => tell(&json!({ "type": "pong", "id": said.id }), out),
         _ => tell_error(
             &said.id,
             "unknown-type",
-            "the type is none of subscribe, unsubscribe, publish, auth and ping",
+            "the type is none of subscribe, unsubscribe, publish, presence, auth and ping",
             out,
         ),
     }
@@ -195,7 +226,7 @@ pub(super) fn tell(message: &Value, out: &mut Out) {
     out.client_frame(Opcode::Text, true, message.to_string().as_bytes());
 }
 
-fn tell_error(id: &Value, code: &str, text: &str, out: &mut Out) {
+pub(super) fn tell_error(id: &Value, code: &str, text: &str, out: &mut Out) {
     tell(&json!({ "type": "error", "id": id, "code": code, "text": text }), out);
 }
 
@@ -206,7 +237,7 @@ pub(super) struct Refused {
 }
 
 /// The realm of a socket, if its client may do this there.
-fn may(shard: &Shard, key: Key, operation: Operation, channel: &str) -> Result<Arc<Tenant>, Refused> {
+pub(super) fn may(shard: &Shard, key: Key, operation: Operation, channel: &str) -> Result<Arc<Tenant>, Refused> {
     let found = with_socket(shard, key, |socket| {
         let tenant = Arc::clone(&socket.tenant);
         (tenant.realm().may(operation, channel, socket.grant.as_ref()), tenant)

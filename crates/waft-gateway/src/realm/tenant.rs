@@ -1,7 +1,7 @@
 //! The realms of a gateway, and what each has at the moment.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,11 +9,17 @@ use arc_swap::ArcSwap;
 use waft_realm::{Rate, Realm, channel_prefix};
 
 use super::bayeux::Sessions;
+use super::forms;
+use super::lifecycle::Life;
+use super::presence::Members;
+use super::stay::Guest;
 
 /// The realms by name. Shared by all shards.
 #[derive(Debug, Default)]
 pub struct Realms {
     known: ArcSwap<HashMap<String, Arc<Tenant>>>,
+    /// Whether some realm tells of the life of its channels.
+    tells_channels: AtomicBool,
 }
 
 /// A realm at work: its rules, and what its clients take at the moment.
@@ -26,6 +32,10 @@ pub struct Tenant {
     rate: Mutex<Option<Rate>>,
     patterns: Patterns,
     sessions: Sessions,
+    members: Members,
+    life: Life,
+    /// Tells names of connections from those of another run.
+    run: u32,
 }
 
 /// The patterns of channels that Bayeux clients of a realm listen to.
@@ -37,16 +47,6 @@ pub(crate) struct Patterns {
 
 /// Stands before the names of patterns, and never in the name of a channel.
 pub(super) const PATTERN_MARK: char = '\u{1}';
-
-/// Counts a connection of a realm for as long as it is held.
-#[derive(Debug)]
-pub(crate) struct Guest(Arc<AtomicUsize>);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 impl Realms {
     /// The realm of this name.
@@ -65,6 +65,15 @@ impl Realms {
         self.known.load().values().map(Arc::clone).collect()
     }
 
+    /// A channel of the hub has its first listener or has lost the last one: that is noted, if its realm tells of it.
+    pub(crate) fn note(&self, hub_name: &str, is_occupied: bool) {
+        if self.tells_channels.load(Ordering::Relaxed)
+            && let Some(tenant) = self.of(hub_name).filter(|tenant| tenant.rules.load().tells.channels)
+        {
+            tenant.life.note(forms::own_name(hub_name), is_occupied);
+        }
+    }
+
     /// Puts these realms in the place of those that were. One that stays keeps its clients.
     pub fn replace(&self, realms: &[Realm]) {
         let before = self.known.load();
@@ -77,6 +86,7 @@ impl Realms {
         };
         let known = realms.iter().map(|realm| (realm.name.clone(), tenant(realm))).collect();
         self.known.store(Arc::new(known));
+        self.tells_channels.store(realms.iter().any(|realm| realm.tells.channels), Ordering::Relaxed);
     }
 }
 
@@ -119,6 +129,9 @@ impl Tenant {
             rate: Mutex::default(),
             patterns: Patterns::default(),
             sessions: Sessions::default(),
+            members: Members::default(),
+            life: Life::default(),
+            run: fastrand::u32(..),
         }
     }
 
@@ -160,6 +173,28 @@ impl Tenant {
         &self.sessions
     }
 
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.life
+    }
+
+    pub(super) fn run(&self) -> u32 {
+        self.run
+    }
+
+    /// Members of all its channels.
+    pub fn members_total(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Members of one of its channels.
+    pub fn members_of(&self, channel: &str) -> usize {
+        self.members.count(channel)
+    }
+
     /// Bayeux clients that there are.
     pub fn bayeux_clients(&self) -> usize {
         self.sessions.len()
@@ -171,7 +206,7 @@ impl Tenant {
         let counted = self
             .connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1));
-        counted.ok().map(|_| Guest(Arc::clone(&self.connections)))
+        counted.ok().map(|_| Guest::counted(&self.connections))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use waft_hub::{ListenerCounts, Mode, Observer, Ordered};
+use waft_realm::ChannelKind;
 
 use super::forms;
 use super::tenant::Realms;
@@ -62,6 +63,7 @@ impl Watch {
 
 impl Observer<Payload> for Watch {
     fn subscribed(&self, channel: &Arc<str>, subscribed: bool) {
+        self.realms.note(channel, subscribed);
         if let Some(other) = self.other.get() {
             other.subscribed(channel, subscribed);
         }
@@ -85,6 +87,8 @@ impl Observer<Payload> for Watch {
             .realms
             .of(&item.channel)
             .is_some_and(|tenant| !tenant.patterns().showing(forms::own_name(&item.channel)).is_empty());
+        // What waft itself publishes has rules of its own, which a pattern does not ask.
+        let shown = shown && !ChannelKind::of(forms::own_name(&item.channel)).is_reserved();
         if shown {
             let mut waiting = lock(&self.waiting);
             waiting.push_back(Arc::clone(item));

@@ -10,6 +10,7 @@ use waft_bayeux::{Advice, Reconnect, Reply, Style, parse_batch};
 use waft_grip::instruct::ResponseParts;
 use waft_hub::Mode;
 use waft_net::Key;
+use waft_realm::Reason;
 use waft_websocket::close::{self, Close};
 use waft_websocket::frame::Opcode;
 
@@ -108,7 +109,7 @@ pub(super) fn take_connect(shard: &Rc<Shard>, wish: Wish, replies: &mut Vec<u8>,
     }
     drop(state);
     if is_lost {
-        client.forget();
+        client.forget(Reason::Behind);
     }
     client.notify(shard, before);
     waits.then_some(wish)
@@ -208,7 +209,7 @@ pub(in crate::realm) fn flush_poll(shard: &Rc<Shard>, key: Key) {
     shard.metrics.delivered_response.add(1);
     hold::answer_response(shard, key, &bytes);
     if is_lost {
-        client.forget();
+        client.forget(Reason::Behind);
     }
 }
 

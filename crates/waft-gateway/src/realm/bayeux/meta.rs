@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use waft_bayeux::{
     Advice, CONNECTION_TYPES, Kind, Message, Reconnect, Reply, Session, Style, compact, read_publish, read_subscription,
 };
-use waft_realm::{Grant, Operation, Pattern};
+use waft_realm::{Grant, Operation, Pattern, Reason};
 
 use super::{Client, Pending, Place, State, comma, is_pattern, lock};
 use crate::realm::door::{self, bucket};
+use crate::realm::presence::{self, Membership, Wish as Wished};
+use crate::realm::stay::Stay;
 use crate::realm::tenant::Tenant;
 use crate::realm::unix_seconds;
 use crate::shard::Shard;
@@ -139,6 +141,7 @@ impl Turn<'_> {
             serial: 0,
             place: Place::Away,
             is_gone: false,
+            stay: Stay::default(),
         };
         let Some(id) = new_id() else {
             return done.reply(&refuse("500::Internal server error".to_owned(), begin_anew(hold)));
@@ -148,6 +151,7 @@ impl Turn<'_> {
             let later = Advice { interval: Duration::from_secs(5), ..begin_anew(hold) };
             return done.reply(&refuse("403::Too many clients".to_owned(), later));
         }
+        client.tell();
         let mut reply = Reply::to(message).handshake(Some(&client.id)).advice(advice(hold)).timesync(self.timesync());
         if message.wants_acks() {
             reply = reply.acks();
@@ -194,7 +198,14 @@ impl Turn<'_> {
             let subscription = subscription.ok_or("402:subscription:Missing required parameter")?;
             let names =
                 subscription.names.iter().map(|name| self.judge(name, begins)).collect::<Result<Vec<_>, _>>()?;
-            let changed = if begins { self.begin(client, &names)? } else { self.end(client, &names) };
+            let changed = if begins {
+                let entered = self.enter(&names)?;
+                let changed = self.begin(client, &names)?;
+                client.keep(self.shard, entered);
+                changed
+            } else {
+                self.end(client, &names)
+            };
             Ok((client, changed))
         });
         match outcome {
@@ -233,6 +244,22 @@ impl Turn<'_> {
         Ok(Some(target.name))
     }
 
+    /// Makes the client a member of these channels, if its message asks for that.
+    fn enter(&self, names: &[Option<&str>]) -> Result<Vec<Membership>, String> {
+        let Some(wish) = self.message.ext.get("presence") else { return Ok(Vec::new()) };
+        let (realm, grant) = (self.tenant.realm(), self.grant()?);
+        let names: Vec<&str> = names.iter().flatten().copied().collect();
+        let forbidden = |name: &str| format!("403:/{name}:Forbidden channel");
+        let is_refused = |name: &&&str| is_pattern(name) || !realm.may(Operation::Presence, name, grant.as_ref());
+        if let Some(name) = names.iter().find(is_refused) {
+            return Err(forbidden(name));
+        }
+        let gateway = &self.shard.gateway;
+        let entered =
+            presence::enter_by_extension(gateway, self.tenant, &Wished::of(wish.get()), grant.as_ref(), &names);
+        entered.map_err(|error| format!("403::Not entered: {error}"))
+    }
+
     /// Subscribes to all of these, or to none. Says whether anything is new.
     fn begin(&self, client: &Client, names: &[Option<&str>]) -> Result<bool, String> {
         let limit = self.tenant.realm().limits.subscriptions_max;
@@ -258,6 +285,12 @@ impl Turn<'_> {
     }
 
     fn end(&self, client: &Client, names: &[Option<&str>]) -> bool {
+        for name in names.iter().flatten() {
+            let membership = lock(&client.state).stay.give_back(name);
+            if let Some(membership) = membership {
+                membership.leave(&self.shard.gateway);
+            }
+        }
         let mut state = lock(&client.state);
         let mut changed = false;
         for name in names.iter().flatten() {
@@ -274,7 +307,8 @@ impl Turn<'_> {
     fn disconnect(&self, done: &mut Done) {
         match self.known() {
             Ok(client) => {
-                client.forget();
+                client.leave_all(self.shard);
+                client.forget(Reason::Closed);
                 let place = std::mem::replace(&mut lock(&client.state).place, Place::Away);
                 done.reply(&Reply::to(self.message));
                 done.is_over = true;

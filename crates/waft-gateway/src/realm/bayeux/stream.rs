@@ -10,6 +10,7 @@ use waft_grip::instruct::{HoldMode, Instruct};
 use waft_grip::keepalive::{KeepAlive, Mode as KeepAliveMode};
 use waft_http1::{Fields, Version};
 use waft_net::Key;
+use waft_realm::Reason;
 
 use super::carry::leave_place;
 use super::sync::{Carrier, event, forget_delivered, join_all, served};
@@ -67,7 +68,7 @@ pub(super) async fn serve(
     let Some(client) = known else {
         // The browser does not come back after this, and the next connect of the client is told to begin anew.
         if let Some(client) = tenant.sessions().get(id).filter(|client| !lock(&client.state).session.has_acks()) {
-            client.forget();
+            client.forget(Reason::Behind);
         }
         let unknown = Answer::text(404, "There is no such Bayeux client.\n");
         return door::answer(shard, connection, &exchange, unknown).await;
@@ -129,7 +130,7 @@ fn missed(shard: &Shard, client: &Client) -> Vec<Item> {
         }
         Err(Lost) => {
             drop(state);
-            client.forget();
+            client.forget(Reason::Behind);
             Vec::new()
         }
     }

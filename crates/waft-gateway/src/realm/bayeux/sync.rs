@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use waft_hub::{Mode, Position};
 use waft_net::Key;
+use waft_realm::Reason;
 
 use super::carry::{answer_held, carried, flush_poll, leave_client, put_lost};
 use super::{Client, Lost, forms, is_for, is_pattern, lock, put_deliveries, stream};
@@ -198,7 +199,7 @@ fn put_missed(shard: &Rc<Shard>, key: Key, client: &Arc<Client>, out: &mut Out) 
         }
         Err(Lost) => {
             put_lost(shard, key, client, out);
-            client.forget();
+            client.forget(Reason::Behind);
             leave_client(shard, key);
         }
     }
@@ -243,7 +244,7 @@ pub(crate) fn too_slow(shard: &Shard, key: Key) {
     // With acknowledgements it will say what it has.
     let client = client.or_else(|| carried(shard, key).map(|carried| carried.client));
     if let Some(client) = client.filter(|client| !lock(&client.state).session.has_acks()) {
-        client.forget();
+        client.forget(Reason::Slow);
     }
 }
 
