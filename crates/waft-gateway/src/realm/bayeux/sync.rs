@@ -106,6 +106,10 @@ pub(super) fn sync(shard: &Rc<Shard>, key: Key, client: &Arc<Client>, out: &mut 
         (wanted, state.session.has_acks())
     };
     let (fresh, has_missed) = join_all(shard, key, client, &known, carrier);
+    if has_missed {
+        // What the walk has brought by the names known before is not to come again with what was missed by the new ones.
+        note_served(shard, key, client);
+    }
     let old = exchange_subs(shard, key, fresh, &wanted);
     subscribe::leave(shard, carrier.mode(), &old);
     match carrier {
