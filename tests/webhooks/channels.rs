@@ -25,3 +25,20 @@ fn the_items_of_a_channel_reach_an_endpoint_that_is_subscribed() {
     });
     assert_eq!(target.request_count(), 2);
 }
+
+#[test]
+fn a_backend_hears_of_the_life_of_a_realm() {
+    let target = Target::start(|_| Reply::status("200 OK"));
+    let queue = Queue::new();
+    let hooks = queue.serve(
+        "[[realm]]\nname = \"demo\"\nkeys = [\"base64:c2VjcmV0\"]\nlifecycle = [\"channels\"]\n\
+         access = [{ channels = [\"a\"], allow = [\"read\"], to = \"everyone\" }]\n[[route]]\nrealm = \"demo\"\n",
+    );
+    let channels = json!(["realm:demo:@lifecycle"]);
+    hooks.endpoint(&format!("http://{}/", target.address()), json!({ "channels": channels, "types": ["none"] }));
+    let mut client = hooks.0.connect();
+    client.send("GET /a HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    client.expect_head(200);
+    let heard: Value = serde_json::from_slice(&target.next_request().body).unwrap();
+    assert_eq!(heard["data"]["content"], json!({ "event": "occupied", "channel": "a" }));
+}

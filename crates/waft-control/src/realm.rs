@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use waft_gateway::{Answer, Gateway, Request};
+use waft_gateway::{Answer, Gateway, Request, Tenant};
+use waft_http1::RequestHead;
 use waft_realm::Verdict;
 
 /// What a path of the API names.
@@ -61,19 +62,26 @@ pub(crate) fn answer(gateway: &Gateway, request: &Request<'_>, place: &Place<'_>
     answer
 }
 
+/// What a caller is told who is no publisher of the realm.
+fn refusal(tenant: &Tenant, head: &RequestHead) -> Option<Answer> {
+    let verdict = tenant.realm().judge_publisher(head.field("authorization"), head.field("fastly-key"), now_unix_s());
+    match verdict {
+        Verdict::Admitted => None,
+        Verdict::Forbidden => Some(Answer::text(403, &b"Forbidden\n"[..])),
+        Verdict::Unauthorized => {
+            let mut answer = Answer::text(401, &b"Unauthorized\n"[..]);
+            answer.fields.push("WWW-Authenticate", "Bearer realm=\"waft\"");
+            Some(answer)
+        }
+    }
+}
+
 /// Publishes all items of a body in their order, or none if one is malformed.
 fn publish(gateway: &Gateway, request: &Request<'_>, place: &Place<'_>) -> Answer {
     let Some(tenant) = gateway.realms().get(place.realm) else { return Answer::text(404, &b"Not Found\n"[..]) };
     let head = request.head;
-    let verdict = tenant.realm().judge_publisher(head.field("authorization"), head.field("fastly-key"), now_unix_s());
-    match verdict {
-        Verdict::Admitted => {}
-        Verdict::Forbidden => return Answer::text(403, &b"Forbidden\n"[..]),
-        Verdict::Unauthorized => {
-            let mut answer = Answer::text(401, &b"Unauthorized\n"[..]);
-            answer.fields.push("WWW-Authenticate", "Bearer realm=\"waft\"");
-            return answer;
-        }
+    if let Some(refused) = refusal(&tenant, head) {
+        return refused;
     }
     if gateway.is_overloaded() {
         gateway.publish_metrics().overloads.add(1);

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use waft_grip::header::HeaderList;
+use waft_grip::instruct::ResponseParts;
 use waft_http1::Fields;
 
 pub(crate) use self::bayeux::{
@@ -42,6 +43,8 @@ pub use self::tenant::{Realms, Tenant};
 pub(crate) use self::watch::Watch;
 use crate::deliver::{self, members, paced};
 use crate::gateway::Gateway;
+use crate::hold::Timeout;
+use crate::service::Answer;
 use crate::shard::Shard;
 use crate::subscribe::{Class, Item};
 use crate::ws;
@@ -106,6 +109,13 @@ fn header_list(fields: &Fields) -> HeaderList {
         list.push(name, value);
     }
     list
+}
+
+/// This answer, for a poll to which nothing comes.
+fn timeout(answer: Answer) -> Timeout {
+    let Answer { status, fields, body } = answer;
+    let reason = waft_http1::reason_phrase(status).to_owned();
+    Timeout { parts: ResponseParts { code: status, reason, headers: header_list(&fields), body: None }, body }
 }
 
 fn unix_seconds() -> u64 {

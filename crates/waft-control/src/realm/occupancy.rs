@@ -3,9 +3,9 @@
 use serde::Serialize;
 use waft_gateway::{Answer, Gateway, Request, Tenant};
 use waft_hub::ListenerCounts;
-use waft_realm::{ChannelKind, Verdict, is_channel};
+use waft_realm::{ChannelKind, is_channel};
 
-use super::{now_unix_s, percent_decoded};
+use super::{percent_decoded, refusal};
 use crate::stats::{self, CHANNELS_DEFAULT, CHANNELS_MAX};
 
 /// What a path names: a realm, and perhaps one of its channels, still percent-encoded.
@@ -54,15 +54,8 @@ impl Channel {
 pub(crate) fn answer(gateway: &Gateway, request: &Request<'_>, place: Place<'_>, is_trusted: bool) -> Answer {
     let head = request.head;
     let Some(tenant) = gateway.realms().get(place.realm) else { return Answer::text(404, &b"Not Found\n"[..]) };
-    let judged = || tenant.realm().judge_publisher(head.field("authorization"), head.field("fastly-key"), now_unix_s());
-    match if is_trusted { Verdict::Admitted } else { judged() } {
-        Verdict::Admitted => {}
-        Verdict::Forbidden => return Answer::text(403, &b"Forbidden\n"[..]),
-        Verdict::Unauthorized => {
-            let mut answer = Answer::text(401, &b"Unauthorized\n"[..]);
-            answer.fields.push("WWW-Authenticate", "Bearer realm=\"waft\"");
-            return answer;
-        }
+    if !is_trusted && let Some(refused) = refusal(&tenant, head) {
+        return refused;
     }
     if !matches!(head.method(), "GET" | "HEAD") {
         let mut answer = Answer::text(405, format!("Method not allowed: {}.\n", head.method()));

@@ -6,19 +6,18 @@ mod socket;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use waft_grip::instruct::ResponseParts;
 use waft_http1::Fields;
 use waft_hub::{Mode, Position};
 use waft_realm::Operation;
 
 use super::door::{self, Ask, Resource, cross_origin, percent_decoded, wished_wait};
 use super::feed::{Start, join};
-use super::header_list;
 use super::poll::{self, ChannelPoll, Kind, Now, Poll, StartOver};
+use super::timeout;
 use crate::begin;
 use crate::client::Client;
 use crate::exchange::Exchange;
-use crate::hold::{Member, Timeout};
+use crate::hold::Member;
 use crate::service::Answer;
 use crate::shard::Shard;
 use crate::subscribe::{Class, Item};
@@ -96,13 +95,7 @@ pub(super) async fn serve(shard: &Rc<Shard>, client: Client, mut exchange: Excha
     if exchange.guest.is_none() {
         return door::answer(shard, client, &exchange, door::full()).await;
     }
-    let parts = ResponseParts {
-        code: at_the_end.status,
-        reason: waft_http1::reason_phrase(at_the_end.status).to_owned(),
-        headers: header_list(&at_the_end.fields),
-        body: None,
-    };
-    let template = Timeout { parts, body: at_the_end.body };
+    let template = timeout(at_the_end);
     let names: Vec<(String, Position)> = many.parts.iter().map(|part| part.name.clone()).zip(froms).collect();
     let mut missed = Vec::new();
     let subscribe = |key| {

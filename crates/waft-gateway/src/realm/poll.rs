@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use waft_grip::instruct::ResponseParts;
 use waft_http1::{Fields, Version};
 use waft_hub::{Mode, Position, Replay};
 
 use super::bayeux;
 use super::door::{self, Ask, Resource, cross_origin, newest, position, wished_wait};
 use super::feed::{Start, join};
-use super::{forms, header_list, live};
+use super::{forms, live, timeout};
 use crate::begin;
 use crate::client::Client;
 use crate::deliver::after;
 use crate::exchange::Exchange;
-use crate::hold::{self, Hold, Member, ResponseHold, Timeout};
+use crate::hold::{self, Hold, Member, ResponseHold};
 use crate::respond::{self, Frame};
 use crate::service::Answer;
 use crate::shard::Shard;
@@ -164,13 +163,7 @@ fn hold_for(
     at_the_end: Answer,
     wait: Duration,
 ) {
-    let parts = ResponseParts {
-        code: at_the_end.status,
-        reason: waft_http1::reason_phrase(at_the_end.status).to_owned(),
-        headers: header_list(&at_the_end.fields),
-        body: None,
-    };
-    let template = Timeout { parts, body: at_the_end.body };
+    let template = timeout(at_the_end);
     let mut missed = Vec::new();
     let subscribe = |key| {
         let joined = join(shard, key, name, Class::Poll, Mode::Response, Start::After(from));
