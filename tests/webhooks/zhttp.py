@@ -1,5 +1,6 @@
 """Durable requests to the egress door, over pyzmq: kept, acknowledged, delivered, tried again, refused."""
 
+import http.client
 import json
 import os
 import signal
@@ -31,6 +32,20 @@ def wait_for(condition, what):
             return found
         assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.01)
+
+
+def post(port, path, body):
+    """The answer to a JSON body, none while nobody listens."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
+    try:
+        client.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        assert answer.status in (200, 201), (answer.status, answer.read())
+        return json.loads(answer.read())
+    except ConnectionRefusedError:
+        return None
+    finally:
+        client.close()
 
 
 class Receiver:
@@ -99,6 +114,24 @@ class Daemon:
         with open(f"{self.path}/log", "ab") as log:
             self.process = subprocess.Popen([sys.argv[1], "--config", f"{self.path}/zurl.conf"], stdout=log, stderr=log)
         wait_for(lambda: os.path.exists(f"{self.path}/out") and os.path.exists(f"{self.path}/req"), "the sockets")
+
+    def register(self, url):
+        """Registers an endpoint in the queue, by the API of waft; the daemon must not run."""
+        with socket.create_server(("127.0.0.1", 0)) as front, socket.create_server(("127.0.0.1", 0)) as control:
+            front, control = front.getsockname()[1], control.getsockname()[1]
+        with open(f"{self.path}/waft.toml", "w", encoding="utf-8") as file:
+            file.write(
+                f'[server]\nlisten = ["127.0.0.1:{front}"]\n[control]\nlisten = ["127.0.0.1:{control}"]\n'
+                f'[webhooks]\ndir = "{self.path}/queue"\nallow = ["127.0.0.1"]\n'
+            )
+        with open(f"{self.path}/log", "ab") as log:
+            waft = subprocess.Popen([sys.argv[1], "--config", f"{self.path}/waft.toml"], stdout=log, stderr=log)
+        try:
+            answer = wait_for(lambda: post(control, "/webhooks/endpoints", {"url": url}), "the API")
+        finally:
+            waft.terminate()
+            waft.wait(WAIT)
+        return answer["id"]
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -234,6 +267,22 @@ def a_request_that_comes_again_is_known_by_its_key():
         last = daemon.keep(receiver.url("/last"))
         wait_for(lambda: any(sent["webhook-id"] == last for _, _, sent, _ in receiver.requests), "the last")
         assert len(receiver.requests) == 2, receiver.requests
+
+
+@case
+def registered_endpoints_take_the_place_of_an_uri():
+    receiver = Receiver()
+    with Daemon() as daemon:
+        daemon.process.terminate()
+        daemon.process.wait(WAIT)
+        endpoint = daemon.register(receiver.url("/hook"))
+        daemon.start()
+        body = json.dumps({"n": 1})
+        for durable in [{"endpoint": endpoint}, {"type": "order.paid"}]:
+            reply = daemon.ask(id="1", method="POST", durable=durable, body=body)
+            assert reply.get("code") == 202, reply
+        requests = receiver.wait(2)
+        assert [(method, path, sent) for method, path, _, sent in requests] == [("POST", "/hook", body)] * 2, requests
 
 
 @case
