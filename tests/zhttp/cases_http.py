@@ -192,6 +192,7 @@ def a_large_answer_is_granted_as_the_client_takes_it(lab):
     exchange = lab.worker.init()
     window = exchange.packet["credits"]
     body = bytes(range(251)) * 16000
+    assert len(body) > 3 * window, "the reader begins on the way"
     received = {}
     reader = threading.Thread(target=lambda: received.update(response=client.response()), daemon=True)
     exchange.answer(more=True)
@@ -203,13 +204,12 @@ def a_large_answer_is_granted_as_the_client_takes_it(lab):
             credits += packet["credits"]
             assert credits <= window, "never more than the window"
             continue
-        if sent >= 2 * window and not reader.is_alive():
+        if sent >= 2 * window and reader.ident is None:
             reader.start()
         piece = body[sent : sent + min(credits, 100000)]
         credits -= len(piece)
         sent += len(piece)
         exchange.send(body=piece, more=sent < len(body) or None)
-    reader.is_alive() or reader.start()
     reader.join(30)
     assert received["response"].body == body and received["response"].complete
 
